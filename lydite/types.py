@@ -28,7 +28,7 @@ def _finite(owner: str, *values: float | None) -> None:
 # ---------------------------------------------------------------------------------------------- data
 
 
-class Message(Record):
+class Message(Record, frozen=True, kw_only=True):
     """One turn of a dialogue."""
 
     role: Literal["system", "user", "assistant"]
@@ -39,7 +39,7 @@ Context = str | tuple[Message, ...]
 """What a model is given before it answers: plain text, or messages for its chat template."""
 
 
-class Sample(Record):
+class Sample(Record, frozen=True, kw_only=True):
     """The unit of scoring: one question, one minimal pair, one document."""
 
     id: str
@@ -62,7 +62,7 @@ class Sample(Record):
 # ------------------------------------------------------------------------------------------ requests
 
 
-class Decoding(Record):
+class Decoding(Record, frozen=True, kw_only=True):
     """How text is generated; names as in transformers' GenerationConfig."""
 
     max_new_tokens: int = 256
@@ -78,7 +78,7 @@ class Decoding(Record):
     """The text is cut before the first of them."""
 
 
-class ScoreRequest(Record):
+class ScoreRequest(Record, frozen=True, kw_only=True):
     """Asks for log p(continuation | context)."""
 
     sample_id: str
@@ -94,7 +94,7 @@ class ScoreRequest(Record):
     slides so that each token sees the most context that the model allows; `disjoint` cuts it into pieces."""
 
 
-class GenerateRequest(Record):
+class GenerateRequest(Record, frozen=True, kw_only=True):
     """Asks for text that continues a prompt."""
 
     sample_id: str
@@ -105,7 +105,7 @@ class GenerateRequest(Record):
     seed: int = 0
 
 
-class LabelRequest(Record):
+class LabelRequest(Record, frozen=True, kw_only=True):
     """Asks a classification or regression head about one text or a pair."""
 
     sample_id: str
@@ -115,7 +115,7 @@ class LabelRequest(Record):
     labels: tuple[str, ...] = ()
 
 
-class SpanRequest(Record):
+class SpanRequest(Record, frozen=True, kw_only=True):
     """Asks an extractive head for the span of the passage that answers the question."""
 
     sample_id: str
@@ -137,7 +137,7 @@ REQUEST_KINDS: dict[type, RequestKind] = {
 # ------------------------------------------------------------------------------------------- answers
 
 
-class LogProbs(Record):
+class LogProbs(Record, frozen=True, kw_only=True):
     """Log-probabilities of the scored tokens, in order, in nats."""
 
     tokens: tuple[str, ...]
@@ -162,7 +162,7 @@ class LogProbs(Record):
         return math.fsum(self.logprobs)
 
 
-class Completion(Record):
+class Completion(Record, frozen=True, kw_only=True):
     """Generated text, without the prompt and cut before the stop string."""
 
     text: str
@@ -173,7 +173,7 @@ class Completion(Record):
     """Tokens of the prompt dropped on the left."""
 
 
-class LabelProbs(Record):
+class LabelProbs(Record, frozen=True, kw_only=True):
     """Probabilities over the labels of a LabelRequest (or one number for regression)."""
 
     probs: tuple[float, ...]
@@ -182,7 +182,7 @@ class LabelProbs(Record):
         _finite("LabelProbs", *self.probs)
 
 
-class Span(Record):
+class Span(Record, frozen=True, kw_only=True):
     """A span of the passage; `text` is empty where the head says that there is no answer."""
 
     start: int
@@ -194,7 +194,7 @@ class Span(Record):
         _finite("Span", self.no_answer_prob)
 
 
-class Failure(Record):
+class Failure(Record, frozen=True, kw_only=True):
     """The model could not answer this request; the sample is counted as failed, never as wrong."""
 
     reason: str
@@ -206,7 +206,7 @@ Output = LogProbs | Completion | LabelProbs | Span | Failure
 # -------------------------------------------------------------------------------- scores and metrics
 
 
-class Score(Record):
+class Score(Record, frozen=True, kw_only=True):
     """What one metric says of one sample."""
 
     sample_id: str
@@ -247,7 +247,7 @@ class Metric:
     """For metrics that are no function of a sum: rows [n, k] and weights [n] to one value."""
 
 
-class MetricInfo(Record):
+class MetricInfo(Record, frozen=True, kw_only=True):
     """What a run folder remembers of a Metric."""
 
     name: str
@@ -256,7 +256,7 @@ class MetricInfo(Record):
     version: int = 1
 
 
-class Estimate(Record):
+class Estimate(Record, frozen=True, kw_only=True):
     """A metric's value over samples, with its uncertainty. Value, stderr and interval are None where nothing could be scored."""
 
     metric: str
@@ -281,7 +281,7 @@ class Estimate(Record):
 # --------------------------------------------------------------------------------------------- models
 
 
-class ModelInfo(Record):
+class ModelInfo(Record, frozen=True, kw_only=True):
     """What a model says of itself."""
 
     name: str
@@ -383,7 +383,7 @@ class Group:
     description: str = ""
 
 
-class TaskInfo(Record):
+class TaskInfo(Record, frozen=True, kw_only=True):
     """What a run folder remembers of a Task."""
 
     name: str
@@ -398,7 +398,7 @@ class TaskInfo(Record):
 # ----------------------------------------------------------------------------------------------- runs
 
 
-class SampleRecord(Record):
+class SampleRecord(Record, frozen=True, kw_only=True):
     """One line of samples.jsonl: everything needed to re-score, report and compare without model or data."""
 
     id: str
@@ -408,7 +408,7 @@ class SampleRecord(Record):
     scores: tuple[Score, ...]
 
 
-class Timing(Record):
+class Timing(Record, frozen=True, kw_only=True):
     """Wall-clock seconds and sizes, summed over the parts of an interrupted run."""
 
     seconds: float = 0.0
@@ -422,7 +422,7 @@ class Timing(Record):
     """Largest resident size of the process so far."""
 
 
-class GroupEstimates(Record):
+class GroupEstimates(Record, frozen=True, kw_only=True):
     """Estimates of one group of tasks for one model."""
 
     model: str
@@ -433,7 +433,7 @@ class GroupEstimates(Record):
     estimates: tuple[Estimate, ...]
 
 
-class Run(Record):
+class Run(Record, frozen=True, kw_only=True):
     """run.json: one model on one task."""
 
     schema: int = 1
