@@ -312,6 +312,8 @@ class Usage:
     tokens_computed: int = 0
     """Token positions that really went through the network (prompts)."""
     tokens_generated: int = 0
+    load_seconds: float = 0.0
+    """Time that load_model took."""
 
 
 class Model(Protocol):

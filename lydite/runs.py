@@ -1,0 +1,219 @@
+"""The run folder: the only writer of JSON inside it, and its reader.
+
+    OUT/<model>/<task>/run.json        one Run
+    OUT/<model>/<task>/samples.jsonl   a SampleRecord a line, appended the moment a sample is complete
+    OUT/groups.json                    GroupEstimates of every model
+
+Contract: killed at any moment, nothing finished is lost. A line is one write to the operating system; a torn last
+line is dropped when the folder is opened again, any other damage is an error. Files that are replaced are written
+beside and renamed. A lock file keeps a second process out. No torch here: reports, comparisons and re-scoring start
+from the folder alone.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lydite.errors import DataError, RunError
+from lydite.types import GroupEstimates, Run, SampleRecord
+
+SCHEMA = 1
+_LINE = msgspec.json.Decoder(SampleRecord)
+
+
+def content_hash(value: Any, length: int = 12) -> str:
+    """Hex digest of a JSON-able value; key order does not matter."""
+    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()[:length]
+
+
+def safe_name(name: str) -> str:
+    """A model's or task's name as a folder name on any file system."""
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "unnamed"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces `path` by the strict JSON of `value`, or leaves it as it was."""
+    data = msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+    write_bytes(path, data)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replaces a file in one step: written beside it, flushed to the disk, renamed."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise RunError(f"cannot write {path}: {error.strerror}; free space or choose another --out") from error
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Holds `folder` for this process; RunError if another process holds it. The lock dies with its process."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "a+")  # noqa: SIM115 - lives as long as the lock
+    except OSError as error:
+        raise RunError(f"cannot use {folder} as a run folder: {error.strerror}; choose another --out") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise RunError(
+                f"{folder} is in use by another process (pid {owner}); wait for it or choose another --out"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+class RunFolder:
+    """One model on one task, open for writing: `done` are the records that an earlier process left complete."""
+
+    def __init__(self, folder: Path, run: Run) -> None:
+        self.folder = folder
+        self.done: list[SampleRecord] = []
+        self.earlier: Run | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "run.json").exists():
+            self.earlier = read_run(folder)
+            if self.earlier.id != run.id:
+                raise RunError(
+                    f"{folder} holds a run with other settings ({_differences(self.earlier.config, run.config)}); "
+                    "choose another --out, or delete it"
+                )
+        elif (folder / "samples.jsonl").exists():
+            raise RunError(f"{folder} has samples but no run.json; move it away or choose another --out")
+        self.done = _recover(folder / "samples.jsonl")
+        if self.earlier is None:
+            write_json(folder / "run.json", run)
+        self._file = os.open(folder / "samples.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def append(self, record: SampleRecord) -> None:
+        """Writes one finished sample. A full disk raises RunError and leaves at most a torn last line."""
+        data = msgspec.json.encode(record) + b"\n"
+        try:
+            written = os.write(self._file, data)
+            while written < len(data):
+                written += os.write(self._file, data[written:])
+        except OSError as error:
+            raise RunError(
+                f"cannot write {self.folder / 'samples.jsonl'}: {error.strerror}; free space and run the same command"
+            ) from error
+
+    def save(self, run: Run) -> None:
+        """Replaces run.json."""
+        write_json(self.folder / "run.json", run)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def _recover(path: Path) -> list[SampleRecord]:
+    """The complete records of samples.jsonl; cuts a torn last line off the file."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    end = data.rfind(b"\n") + 1
+    records = list(_parse(path, data[:end]))
+    if end < len(data):
+        with open(path, "r+b") as file:
+            file.truncate(end)
+    return records
+
+
+def _parse(path: Path, data: bytes) -> Iterator[SampleRecord]:
+    for number, line in enumerate(data.split(b"\n")[:-1], 1):
+        try:
+            yield _LINE.decode(line)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise RunError(
+                f"{path} line {number} is damaged ({error}); delete that line and run the same command again"
+            ) from error
+
+
+def read_run(folder: Path) -> Run:
+    """run.json of a leaf run folder."""
+    path = folder / "run.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Run)
+    except FileNotFoundError as error:
+        raise RunError(f"no run in {folder}: {path} does not exist") from error
+    except (msgspec.DecodeError, ValueError) as error:
+        raise RunError(f"{path} is not a run of this version of Lydite: {error}") from error
+
+
+def read_samples(folder: Path) -> Iterator[SampleRecord]:
+    """The complete records of a leaf run folder, in the order in which they were finished; a torn last line is passed over."""
+    path = folder / "samples.jsonl"
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed by the with below
+    except FileNotFoundError as error:
+        raise RunError(f"no samples in {folder}: {path} does not exist") from error
+    with file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield _LINE.decode(line)
+            except (msgspec.DecodeError, ValueError) as error:
+                raise RunError(f"{path} line {number} is damaged: {error}") from error
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """Leaf run folders under OUT, OUT/<model> or a leaf itself, sorted; RunError if there are none."""
+    if (folder / "run.json").exists():
+        return [folder]
+    found = sorted(path.parent for pattern in ("*/run.json", "*/*/run.json") for path in folder.glob(pattern))
+    if not found:
+        raise RunError(f"no runs in {folder}; give the --out folder of `lydite evaluate`, or a folder inside it")
+    return found
+
+
+def write_samples(folder: Path, records: Iterable[SampleRecord]) -> None:
+    """Replaces samples.jsonl in one step (re-scoring)."""
+    write_bytes(folder / "samples.jsonl", b"".join(msgspec.json.encode(record) + b"\n" for record in records))
+
+
+def read_groups(out: Path) -> list[GroupEstimates]:
+    """groups.json of OUT; empty where no groups were asked for."""
+    path = out / "groups.json"
+    if not path.exists():
+        return []
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[GroupEstimates])
+    except (msgspec.DecodeError, ValueError) as error:
+        raise DataError(f"{path} is damaged: {error}; delete it and run the evaluation again") from error
+
+
+def write_groups(out: Path, groups: list[GroupEstimates]) -> None:
+    """Replaces the entries of the same model and group in groups.json and keeps the others."""
+    fresh = {(group.model, group.group) for group in groups}
+    kept = [group for group in read_groups(out) if (group.model, group.group) not in fresh]
+    write_json(out / "groups.json", kept + groups)
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> str:
+    """Names the settings in which two configs differ, in words for an error message."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        parts = []
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                parts.append(_differences(old.get(key), new.get(key), f"{prefix}{key}."))
+        return ", ".join(parts)
+    return f"{prefix.rstrip('.')} was {old!r}, now {new!r}"
