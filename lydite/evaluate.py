@@ -325,7 +325,7 @@ def _new_run(model: Model, task: Task, view: str, samples: Sequence[Sample], opt
         view=view,
         config=config,
         n_samples=len(samples),
-        environment=environment(),
+        environment=environment() | dict(task.origin),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -1,0 +1,30 @@
+# make demo   install, fetch a small real model, judge it on the bundled suite beside a null model, make the page
+# make test   lint, types, tests
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test install lint clean
+
+demo: $(STAMP)
+	$(BIN)/lydite evaluate smollm2-135m-instruct random --tasks mini --out runs/demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(STAMP)
+
+# torch first and alone: a range that another package asks for would take a build of several gigabytes.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv runs build *.egg-info

@@ -1,0 +1,83 @@
+"""`lydite`: the verbs, and what a process says when it ends.
+
+Exit codes: 0 done, 1 a user's mistake, 2 some samples failed, 130 interrupted.
+"""
+
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, cast
+
+import typer
+
+import lydite
+from lydite.errors import Interrupted, LyditeError
+
+VERBS = {
+    "evaluate": "Judge models on tasks: numbers with intervals, a run folder, a page.",
+    "compare": "Pair runs sample by sample: differences, intervals, tests.",
+    "report": "Make the page of a run folder again.",
+    "rescore": "Score stored outputs again, without the model.",
+    "tasks": "List tasks, or show one with a rendered prompt.",
+    "models": "List the catalogue of models, fetch or remove one.",
+}
+"""Verb to its line of help. `lydite.cli.<verb>` holds the function of the same name."""
+
+# typer carries its own copy of click since 0.2x; the base of its usage errors is reached through a public one.
+UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
+
+
+def _stub() -> None:
+    """Stands in for a verb that was not asked for, so that `lydite --help` imports none of them."""
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"lydite {lydite.__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Lydite judges language models: the same numbers, honestly bounded, many times faster."""
+
+
+def make_app(arguments: Sequence[str]) -> typer.Typer:
+    """The command line, in which only the verb among `arguments` is really there."""
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app.callback()(_root)
+    asked = next((word for word in arguments if not word.startswith("-")), "")
+    for verb, help_line in VERBS.items():
+        function = getattr(import_module(f"lydite.cli.{verb}"), verb) if verb == asked else _stub
+        app.command(verb, short_help=help_line, help=None if verb == asked else help_line)(function)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and ends the process with its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    code: object = 0
+    try:
+        code = make_app(arguments)(arguments, prog_name="lydite", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _say("interrupted; whatever was finished is kept, and the same command continues", 130)
+    except Interrupted as stop:
+        code = _say(f"{stop}; the same command continues", 130)
+    except LyditeError as error:
+        code = _say(f"error: {error}", 1)
+    except UsageError as error:
+        # With no arguments at all the "error" is the help page itself.
+        text = str(error) or "nothing to do"
+        code = _say(f"error: {text}" + ("" if "\n" in text else "; `lydite --help` shows how"), 1) if arguments else 0
+    except BrokenPipeError:
+        # `lydite ... | head`: the reader has gone, and Python must not complain about it at exit.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        code = 141
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(line: str, code: int) -> int:
+    print(f"lydite: {' '.join(line.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,228 @@
+"""`lydite evaluate`: models x tasks -> run folders, a table, a page."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from lydite.cli.options import Settings, default_out, parse_set, settings_of
+from lydite.cli.progress import Bar
+from lydite.errors import UserError
+from lydite.evaluate import choose_view, select
+from lydite.evaluate import evaluate as run_one
+from lydite.groups import group_estimates
+from lydite.runs import lock, read_groups, safe_name, write_groups
+from lydite.types import Group, Model, Run, Task
+
+
+def evaluate(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="Short name, hub name, folder, .gguf file, pypi:..., uniform, random."),
+    ],
+    tasks: Annotated[
+        str, typer.Option("--tasks", "-t", help="Task or group names and .toml or .py task files, with commas between.")
+    ] = "",
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="LYDITE_DATA", help="Folder with benchmarks in their original formats; without it the hub is asked."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Run folder; made if missing, continued if begun. Default: runs/<tasks>-<hash of the settings>.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most that many samples of each task, picked by a hash of their ids.")
+    ] = None,
+    shots: Annotated[
+        int | None, typer.Option(min=0, help="Examples in the prompt; default: what the task says.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Picks shots, samples under --limit, and sampled text.")] = 0,
+    chat: Annotated[bool, typer.Option("--chat", help="Put prompts through the model's chat template.")] = False,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto (as stored).")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = "cpu",
+    set_: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Decoding (max_new_tokens, temperature ...), model (device_map, revision, batch_tokens ...), view, shots_by.",
+        ),
+    ] = [],  # noqa: B006
+    from_: Annotated[
+        Path | None, typer.Option("--from", metavar="RUN", help="Repeat the tasks and settings of a run folder.")
+    ] = None,
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Take answers of equal weights to equal requests from earlier runs.")
+    ] = False,
+    format_: Annotated[str, typer.Option("--format", help="table, markdown, latex or csv.")] = "table",
+    json_: Annotated[
+        bool, typer.Option("--json", help="One JSON object on standard output instead of the table.")
+    ] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that a hub checkpoint brings along.")
+    ] = False,
+) -> int:
+    """Judge models on tasks: numbers with intervals, a run folder, a page.
+
+    `lydite evaluate smollm2-135m-instruct uniform --tasks mini`
+    """
+    if format_ not in ("table", "markdown", "latex", "csv"):
+        raise UserError(f"unknown --format {format_!r}; known: table, markdown, latex, csv")
+    if from_ is not None:
+        clash = [
+            flag
+            for flag, given in (
+                ("--tasks", tasks),
+                ("--limit", limit),
+                ("--shots", shots),
+                ("--chat", chat),
+                ("--seed", seed),
+                ("--set", set_),
+            )
+            if given
+        ]
+        if clash:
+            raise UserError(f"--from repeats a run's settings; leave out {', '.join(clash)}")
+        settings = settings_of(from_)
+    else:
+        if not tasks:
+            raise UserError("name the --tasks; `lydite tasks` lists them")
+        settings = Settings(
+            tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()),
+            limit=limit,
+            shots=shots,
+            seed=seed,
+            chat=chat,
+            **parse_set(set_),
+        )
+        settings = msgspec.structs.replace(settings, data_dir=str(data_dir) if data_dir else None)
+    loaded, groups = _load_tasks(settings)
+    out = out or default_out(settings, dtype)
+    if not json_:
+        print(f"{len(loaded)} task{'s' if len(loaded) != 1 else ''}, {settings.describe()} -> {out}", file=sys.stderr)
+    with lock(out):
+        runs: dict[str, dict[str, Run]] = {}
+        with Bar(quiet=json_) as bar:
+            for spec in models:
+                with bar.status(f"loading {spec}"):
+                    model = _load_model(spec, settings, dtype, device, trust_remote_code, reuse)
+                if model.info.name in runs:
+                    raise UserError(f"two models are called {model.info.name}; give each its own --out")
+                runs[model.info.name] = _run_tasks(model, loaded, settings, out, bar)
+                write_groups(out, group_estimates(model.info.name, runs[model.info.name], groups))
+                del model
+        page = _report(out)
+    _print(out, page, runs, settings, format_, json_)
+    return (
+        2
+        if any(
+            estimate.n_failed for of_model in runs.values() for run in of_model.values() for estimate in run.estimates
+        )
+        else 0
+    )
+
+
+def _load_tasks(settings: Settings) -> tuple[list[Task], list[Group]]:
+    from lydite.adapt.prompt import prompted
+    from lydite.tasks import load_tasks
+
+    tasks, groups = load_tasks(settings.tasks, data_dir=Path(settings.data_dir) if settings.data_dir else None)
+    ready = [
+        prompted(task, shots=settings.shots, seed=settings.seed, shots_by=settings.shots_by, chat=settings.chat)
+        for task in tasks
+    ]
+    origin = {"requested": ",".join(settings.tasks)} | ({"data_dir": settings.data_dir} if settings.data_dir else {})
+    return [dataclasses.replace(task, origin={**task.origin, **origin}) for task in ready], groups
+
+
+def _load_model(spec: str, settings: Settings, dtype: str, device: str, trust: bool, reuse: bool) -> Model:
+    from lydite.models import load_model
+
+    start = time.perf_counter()
+    model = load_model(spec, dtype=dtype, device=device, trust_remote_code=trust, settings=settings.model)
+    model.usage.load_seconds = time.perf_counter() - start
+    if reuse:
+        from lydite.models.cache import CachedModel, answers_folder
+
+        model = CachedModel(model, answers_folder())
+    return model
+
+
+def _run_tasks(model: Model, tasks: list[Task], settings: Settings, out: Path, bar: Bar) -> dict[str, Run]:
+    """Every task on one model; refuses before data is loaded where the model cannot answer."""
+    for task in tasks:
+        choose_view(model, task, settings.view)
+    bar.begin(model.info.name, {task.name: len(select(task, settings.limit, settings.seed)) for task in tasks})
+    runs = {}
+    for task in tasks:
+        runs[task.name] = run_one(
+            model,
+            task,
+            view=settings.view,
+            out=out,
+            limit=settings.limit,
+            seed=settings.seed,
+            decoding=settings.decoding,
+            on_progress=bar.update(task.name),
+        )
+    return runs
+
+
+def _report(out: Path) -> Path:
+    from lydite.report import write_report
+
+    return write_report(out)
+
+
+def _print(
+    out: Path, page: Path, runs: Mapping[str, Mapping[str, Run]], settings: Settings, format_: str, json_: bool
+) -> None:
+    from lydite.report.table import tables
+
+    flat = [run for of_model in runs.values() for run in of_model.values()]
+    groups = [group for group in read_groups(out) if group.model in runs]
+    if json_:
+        rows = [
+            {
+                "model": run.model.name,
+                "task": run.task.name,
+                "folder": str(out / safe_name(run.model.name) / safe_name(run.task.name)),
+                "estimates": run.estimates,
+            }
+            for run in flat
+        ]
+        sys.stdout.write(msgspec.json.encode({"runs": rows, "groups": groups, "report": str(page)}).decode() + "\n")
+        return
+    print(tables(flat, groups, format=format_))
+    for name, of_model in runs.items():
+        print(_speed(name, list(of_model.values())))
+    print(f"report: {page}")
+
+
+def _speed(name: str, runs: list[Run]) -> str:
+    """One line of cost: seconds, tokens, work saved by sharing, memory."""
+    seconds = sum(run.timing.seconds for run in runs)
+    requested = sum(run.timing.tokens_requested for run in runs)
+    computed = sum(run.timing.tokens_computed for run in runs)
+    generated = sum(run.timing.tokens_generated for run in runs)
+    peak = max(run.timing.peak_memory_bytes for run in runs)
+    parts = [
+        f"{sum(run.n_samples for run in runs):,} samples in {seconds:.1f} s (+ {max(run.timing.load_seconds for run in runs):.1f} s to load)"
+    ]
+    if computed:
+        parts.append(f"{computed:,} of {requested:,} tokens computed")
+    if generated:
+        parts.append(f"{generated:,} generated")
+    return f"{name}: {', '.join(parts)}, peak memory {peak / 2**30:.1f} GiB"

@@ -1,0 +1,98 @@
+"""One progress bar on standard error: samples of all tasks of a model, tokens a second, time left."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from lydite.evaluate import Progress as Report
+
+
+class Bar:
+    """A context manager; nothing is drawn when `quiet`, and plain lines where standard error is no terminal."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None, complete_style="yellow", finished_style="yellow"),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            transient=True,
+            expand=True,
+            disable=not self.console.is_terminal,
+        )
+        self.bar: TaskID | None = None
+        self.model = ""
+        self.sizes: Mapping[str, int] = {}
+        self.done: dict[str, int] = {}
+        self.started = 0.0
+        self.first_tokens: int | None = None
+
+    def __enter__(self) -> "Bar":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        self.progress.stop()
+
+    @contextmanager
+    def status(self, text: str) -> Iterator[None]:
+        """A moving line while something of unknown length runs."""
+        line = self.progress.add_task(text, total=None, speed="")
+        try:
+            yield
+        finally:
+            self.progress.remove_task(line)
+
+    def begin(self, model: str, sizes: Mapping[str, int]) -> None:
+        """A new model; `sizes` are the samples of each task."""
+        if self.bar is not None:
+            self.progress.remove_task(self.bar)
+        self.model, self.sizes, self.done = model, sizes, {}
+        self.started, self.first_tokens = time.perf_counter(), None
+        self.bar = self.progress.add_task(model, total=sum(sizes.values()), speed="")
+
+    def update(self, task: str) -> Callable[[Report], None]:
+        """The `on_progress` of one task."""
+
+        def on_progress(report: Report) -> None:
+            assert self.bar is not None
+            self.done[task] = report.done
+            tokens = report.usage.tokens_requested + report.usage.tokens_generated
+            if self.first_tokens is None:
+                self.first_tokens = tokens
+            speed = (tokens - self.first_tokens) / max(time.perf_counter() - self.started, 1e-9)
+            self.progress.update(
+                self.bar,
+                completed=sum(self.done.values()),
+                description=f"{self.model} · {task}",
+                speed=f"{speed:,.0f} tok/s" if speed >= 1 else "",
+            )
+            if report.done == report.total and not self.console.is_terminal:
+                number = list(self.sizes).index(task) + 1
+                self.console.print(
+                    f"{self.model}: {task} ({number} of {len(self.sizes)}), {report.total} samples, "
+                    f"{time.perf_counter() - self.started:.0f} s",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
+                sys.stderr.flush()
+
+        return on_progress
