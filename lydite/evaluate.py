@@ -250,6 +250,8 @@ def summarise(task: Task, run: Run, results: Sequence[_Result]) -> tuple[Estimat
             for score in result.scores
             if score.metric == metric.name and score.by == "auto"
         ]
+        if not rows:
+            continue  # a view may give fewer metrics: generated letters have no Brier score
         assert len(rows) == len(results), (
             f"{task.name} gave {len(rows)} scores {metric.name} for {len(results)} samples"
         )

@@ -205,7 +205,7 @@ def _print(
         ]
         sys.stdout.write(msgspec.json.encode({"runs": rows, "groups": groups, "report": str(page)}).decode() + "\n")
         return
-    print(tables(flat, groups, format=format_))
+    print(tables(flat, groups, format=format_), end="")
     for name, of_model in runs.items():
         print(_speed(name, list(of_model.values())))
     print(f"report: {page}")
