@@ -240,6 +240,8 @@ class Metric:
     higher_is_better: bool = True
     unit: str = ""
     """"proportion" for values that are all 0 or 1; else "nats", "bits", "chars" ... or empty."""
+    bounds: tuple[float, float] | None = None
+    """Least and largest value of a sample, where there are such; 0 and 1 for proportions without saying so."""
     version: int = 1
     finish: Callable[[Any], Any] | None = None
     """Sums of the samples' stats, numpy array [..., k], to values [...]; vectorised over leading axes."""
@@ -265,11 +267,14 @@ class Estimate(Record, frozen=True, kw_only=True):
     interval: tuple[float, float] | None
     level: float = 0.95
     method: str = ""
-    """How the interval was made: wilson, t, clustered, bootstrap, clustered bootstrap, pooled."""
+    """How the interval was made: wilson, wilson effective, t, bootstrap; clustered wilson, clustered t, clustered
+    bootstrap; pooled wilson, pooled t. Empty where nothing was scored."""
     n: int
     """Samples that were scored."""
     n_failed: int
     """Samples with no score; they are not in `n`."""
+    num_clusters: int | None = None
+    """Clusters among the scored samples, where any share one; None: they count as independent."""
     chance: float | None = None
     """What guessing gets, averaged over the scored samples; None where guessing has no meaning."""
     signature: str = ""
