@@ -1,0 +1,127 @@
+"""Reading an answer out of generated text, by rules that are tried in order; the first that finds something wins.
+
+A rule is written as one string, in task files and in Python alike:
+
+    whole           the text without white space at its ends
+    first_line      its first line that is not blank
+    last_number     the last number, as canonical_number writes it
+    letter          the letter of a choice ("B", "(b) because ...", "The answer is B.", "答案：B")
+    after:MARKER    what follows the last MARKER, to the end of that line
+    regex:PATTERN   the first group (else the whole) of the first match of a Python regular expression
+
+Extraction is a pure function of the text, so stored outputs can be read again by other rules.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from decimal import Decimal, InvalidOperation
+
+from lydite.errors import TaskError
+
+Rule = Callable[[str, int], str | None]
+"""(text, number of choices) to the answer, or None where the rule finds none."""
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+# A minus sign belongs to the number only where it does not follow a digit: in "7-4" it is a subtraction.
+_NUMBER = re.compile(r"(?:(?<![\d.])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?:(?<!\d)-)?(?<!\d)\.\d+")
+_SAYS = re.compile(
+    r"(?:answer|option|choice|答案|选项|选择|应选|故选|选)\s*(?:is|are|为|是|应为)?\s*[:：]?\s*[*（(\[]*([A-Za-z])(?![A-Za-z'’])"
+)
+_LEADS = re.compile(r"[*（(\[\"'“]*([A-Za-z])(?:[*）)\].:：、,，。;；\"'”]|\s*$|\s*\n)")
+_ALONE = re.compile(r"(?<![A-Za-z'’])([A-Z])(?![A-Za-z'’])")
+
+
+def parse_rules(rules: Sequence[str]) -> tuple[Rule, ...]:
+    """The rules that the strings name. Raises TaskError on an unknown name or a broken pattern."""
+    return tuple(_parse(rule) for rule in rules)
+
+
+def extract(text: str, rules: Sequence[Rule], num_choices: int = 0) -> str | None:
+    """The answer by the first rule that finds one; without rules the stripped text. None: there is no answer."""
+    if not rules:
+        return text.strip() or None
+    for rule in rules:
+        answer = rule(text, num_choices)
+        if answer is not None and answer.strip():
+            return answer.strip()
+    return None
+
+
+def canonical_number(text: str) -> str | None:
+    """A number in one spelling (no separators, no trailing zeros), or None where the text is not just a number.
+
+    Full-width digits and the Unicode minus are read; a currency sign before and a full stop or percent sign after
+    are dropped.
+    """
+    plain = unicodedata.normalize("NFKC", text).replace("−", "-").strip().lstrip("$€£¥￥").rstrip(".%").strip()
+    if not _NUMBER.fullmatch(plain):
+        return None
+    try:
+        value = Decimal(plain.replace(",", ""))
+    except InvalidOperation:
+        return None
+    return "0" if value == 0 else f"{value.normalize():f}"
+
+
+def last_number(text: str) -> str | None:
+    """The last number of the text in canonical spelling."""
+    found = _NUMBER.findall(unicodedata.normalize("NFKC", text).replace("−", "-"))
+    return canonical_number(found[-1]) if found else None
+
+
+def letter(text: str, num_choices: int) -> str | None:
+    """The letter of a choice: at the very beginning, else after words like "answer is" (the last time they are used),
+    else the only capital letter that stands alone."""
+    allowed = LETTERS[:num_choices] if num_choices else LETTERS
+    text = unicodedata.normalize("NFKC", text).strip()
+    leads = _LEADS.match(text)
+    if leads and leads[1].upper() in allowed:
+        return leads[1].upper()
+    said = [found.upper() for found in _SAYS.findall(text) if found.upper() in allowed]
+    if said:
+        return said[-1]
+    alone = {found for found in _ALONE.findall(text) if found in allowed}
+    # "A" and "I" are words too, so they only count where nothing else could be meant.
+    alone = alone if len(alone) == 1 else alone - {"A", "I"}
+    return alone.pop() if len(alone) == 1 and not _is_article(text, alone) else None
+
+
+def _is_article(text: str, alone: set[str]) -> bool:
+    return alone <= {"A", "I"} and re.search(r"(?<![A-Za-z])[AI] [a-z]", text) is not None
+
+
+def _parse(rule: str) -> Rule:
+    name, colon, rest = rule.partition(":")
+    if not colon:
+        plain: dict[str, Rule] = {
+            "whole": lambda text, _: text.strip(),
+            "first_line": lambda text, _: next((line for line in text.splitlines() if line.strip()), None),
+            "last_number": lambda text, _: last_number(text),
+            "letter": letter,
+        }
+        if name in plain:
+            return plain[name]
+    elif name == "after" and rest:
+        return lambda text, _: text.rpartition(rest)[2].lstrip().partition("\n")[0] if rest in text else None
+    elif name == "regex" and rest:
+        return _regex(rest)
+    known = "whole, first_line, last_number, letter, after:MARKER, regex:PATTERN"
+    raise TaskError(f"unknown extract rule {rule!r}; known: {known}")
+
+
+def _regex(pattern: str) -> Rule:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise TaskError(f"extract rule regex:{pattern} is not a regular expression: {error}") from error
+
+    def rule(text: str, _: int) -> str | None:
+        match = compiled.search(text)
+        if match is None:
+            return None
+        found: str | None = match[1] if compiled.groups else match[0]
+        return found
+
+    return rule

@@ -1,0 +1,143 @@
+"""Where a benchmark's rows come from: a local folder in the original layout, else the Hugging Face hub.
+
+The folder is the `data_dir` that was asked for, else what LYDITE_DATA names. Nothing is read until samples are wanted,
+so a task can score stored outputs on a machine without its data; a missing file is one DataError then.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lydite.data.files import Row
+from lydite.errors import DataError
+from lydite.tasks.common import Samples, fingerprint
+from lydite.types import Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The files of one benchmark."""
+
+    files: Mapping[str, tuple[str, ...]]
+    """Split to paths below the data folder; the first that exists is used."""
+    read: Callable[[Path], Iterable[Row]]
+    repository: str
+    """On the hub."""
+    configuration: str | None = None
+    splits: Mapping[str, str]
+    """Split to its name on the hub."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A Source after looking for its files."""
+
+    name: str
+    source: Source
+    folder: Path | None
+    """The data folder that was searched."""
+    paths: Mapping[str, Path]
+    """Split to file, for the files that exist."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the split that is evaluated is on this machine."""
+        return "test" in self.paths
+
+    def rows(self, split: str) -> Iterator[Row]:
+        """Yields (line, row) of a split. Raises DataError that says where it looked and how to get the data."""
+        if split in self.paths:
+            yield from self.source.read(self.paths[split])
+        elif self.is_local or not hub_is_possible():
+            raise self._missing(split)
+        else:
+            yield from enumerate(self._from_hub(split), 1)
+
+    def place(self, split: str) -> str:
+        """How error messages call a split."""
+        return str(self.paths.get(split, f"{self.source.repository} ({self.source.splits.get(split, split)})"))
+
+    def fingerprint(self, *parts: str) -> str:
+        """Hash of the parts and of the data files, or of their name on the hub."""
+        hub = () if self.is_local else (self.source.repository, self.source.configuration or "")
+        return fingerprint([self.name, *parts, *hub], list(self.paths.values()))
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Which file is evaluated, for the run's environment: partial copies say so in their names."""
+        return {"data": str(self.paths["test"])} if self.is_local else {"data": f"hub:{self.source.repository}"}
+
+    def _missing(self, split: str) -> DataError:
+        wanted = " or ".join(self.source.files.get(split, (f"file for split {split!r}",)))
+        looked = f"in {self.folder.resolve()}" if self.folder else "since no data folder is named"
+        hub = "fetched from the hub" if hub_is_possible() else "fetched from the hub after pip install 'lydite[data]'"
+        return DataError(
+            f"{self.name}: no {wanted} {looked}; point --data-dir or LYDITE_DATA at a folder that holds it"
+            + ("" if self.is_local else f" ({self.source.repository} can be {hub})")
+        )
+
+    def _from_hub(self, split: str) -> Iterator[dict[str, Any]]:
+        from datasets import load_dataset
+
+        if split not in self.source.splits:
+            raise self._missing(split)
+        try:
+            rows = load_dataset(self.source.repository, self.source.configuration, split=self.source.splits[split])
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(
+                f"{self.name}: cannot fetch {self.source.repository} from the hub ({reason}); "
+                f"or point --data-dir or LYDITE_DATA at a folder that holds {self.source.files['test'][0]}"
+            ) from error
+        for row in rows:
+            yield dict(row)
+
+
+def hub_is_possible() -> bool:
+    """Whether the `datasets` library is installed; it is not imported to find out."""
+    return importlib.util.find_spec("datasets") is not None
+
+
+def data_folder(data_dir: Path | None) -> Path | None:
+    """The folder to search: the one asked for, else LYDITE_DATA, else none."""
+    if data_dir is not None:
+        return data_dir
+    named = os.environ.get("LYDITE_DATA")
+    return Path(named) if named else None
+
+
+def find(name: str, source: Source, data_dir: Path | None) -> Found:
+    """Looks for the files of a source. Missing ones are no error yet."""
+    folder = data_folder(data_dir)
+    paths = {}
+    for split, candidates in source.files.items():
+        existing = [folder / path for path in candidates if folder and (folder / path).is_file()]
+        if existing:
+            paths[split] = existing[0]
+    return Found(name, source, folder, paths)
+
+
+def samples_of(found: Found, make: Callable[[str, dict[str, Any]], Sample | None]) -> Samples:
+    """Samples by split, each made by `make` from (id, row); None leaves a row out.
+
+    The id is the line number, marked with the split where examples come from, so that the two never meet.
+    """
+
+    def samples(split: str) -> Iterator[Sample]:
+        mark = "" if split == "test" else f"{split}-"
+        for line, row in found.rows(split):
+            try:
+                sample = make(f"{mark}{line}", row)
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                what = f"no column {error}" if isinstance(error, KeyError) else str(error)
+                raise DataError(
+                    f"{found.place(split)}, line {line}: {what}; this is not the layout of {found.name} "
+                    f"(columns: {', '.join(map(str, row))})"
+                ) from error
+            if sample is not None:
+                yield sample
+
+    return samples
