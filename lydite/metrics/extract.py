@@ -30,7 +30,8 @@ _SAYS = re.compile(
     r"(?:answer|option|choice|答案|选项|选择|应选|故选|选)\s*(?:is|are|为|是|应为)?\s*[:：]?\s*[*（(\[]*([A-Za-z])(?![A-Za-z'’])"
 )
 _LEADS = re.compile(r"[*（(\[\"'“]*([A-Za-z])(?:[*）)\].:：、,，。;；\"'”]|\s*$|\s*\n)")
-_ALONE = re.compile(r"(?<![A-Za-z'’])([A-Z])(?![A-Za-z'’])")
+# "A" and "I" before a word in small letters are words themselves; not so in "A or C", which names two letters.
+_ALONE = re.compile(r"(?<![A-Za-z'’])(?![AI] (?!or\b|and\b)[a-z])([A-Z])(?![A-Za-z'’])")
 
 
 def parse_rules(rules: Sequence[str]) -> tuple[Rule, ...]:
@@ -78,18 +79,12 @@ def letter(text: str, num_choices: int) -> str | None:
     text = unicodedata.normalize("NFKC", text).strip()
     leads = _LEADS.match(text)
     if leads and leads[1].upper() in allowed:
-        return leads[1].upper()
-    said = [found.upper() for found in _SAYS.findall(text) if found.upper() in allowed]
+        return str(leads[1]).upper()
+    said = [str(found).upper() for found in _SAYS.findall(text) if found.upper() in allowed]
     if said:
         return said[-1]
-    alone = {found for found in _ALONE.findall(text) if found in allowed}
-    # "A" and "I" are words too, so they only count where nothing else could be meant.
-    alone = alone if len(alone) == 1 else alone - {"A", "I"}
-    return alone.pop() if len(alone) == 1 and not _is_article(text, alone) else None
-
-
-def _is_article(text: str, alone: set[str]) -> bool:
-    return alone <= {"A", "I"} and re.search(r"(?<![A-Za-z])[AI] [a-z]", text) is not None
+    alone = {str(found) for found in _ALONE.findall(text) if found in allowed}
+    return alone.pop() if len(alone) == 1 else None
 
 
 def _parse(rule: str) -> Rule:
