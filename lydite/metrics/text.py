@@ -86,7 +86,7 @@ _ORDERS, _BETA = 6, 2
 
 
 def _chrf(sums: Any) -> Any:
-    """chrF2 from sums of (n-grams of the answer, of the reference, shared) for orders 1 to 6 [..., 18], from 0 to 100.
+    """chrF2 from sums of (n-grams of the answer, of the reference, shared) for orders 1 to 6 [..., 18], from 0 to 1.
 
     Mean precision and recall over the orders that both sides have, then F with beta 2 (Popović 2015; sacrebleu's
     effective order).
@@ -99,11 +99,11 @@ def _chrf(sums: Any) -> Any:
     precision = np.where(counted, shared / np.maximum(answer, 1), 0).sum(-1) / orders
     recall = np.where(counted, shared / np.maximum(reference, 1), 0).sum(-1) / orders
     bottom = _BETA**2 * precision + recall
-    return np.where(bottom > 0, 100 * (1 + _BETA**2) * precision * recall / np.where(bottom > 0, bottom, 1), 0.0)
+    return np.where(bottom > 0, (1 + _BETA**2) * precision * recall / np.where(bottom > 0, bottom, 1), 0.0)
 
 
 CHRF = Metric(name="chrf", finish=_chrf)
-"""Character n-gram F-score of the corpus, from 0 to 100."""
+"""Character n-gram F-score of the corpus, from 0 to 1 like every other score here: sacrebleu's number over 100."""
 
 
 def chrf_stats(answer: str, targets: Sequence[str]) -> tuple[float, ...]:

@@ -61,13 +61,13 @@ class TaskFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Template of the sample's name; the column `id`, else the number of the line."""
     cluster: str | None = None
     """Template; samples with equal clusters share a passage, an author ..."""
-    metadata: list[str] = []
+    metadata: tuple[str, ...] = ()
     """Columns to slice reports by."""
-    metrics: list[str] = []
+    metrics: tuple[str, ...] = ()
     """The headline first; all that the kind has."""
-    stop: list[str] = ["\n"]
+    stop: tuple[str, ...] = ("\n",)
     max_new_tokens: int = 256
-    extract: list[str] = []
+    extract: tuple[str, ...] = ()
     """generation: rules that read the answer, see lydite.metrics.extract."""
     normalize: Normalization | None = None
     """generation: how exact_match compares: none, number, squad."""

@@ -56,13 +56,13 @@ def _family(file: TaskFile, samples: Samples) -> Task:
     unknown = [name for name in file.metrics if name not in GRADERS]
     if unknown:
         raise TaskError(f"generation has no metric {unknown[0]!r}; it has {', '.join(GRADERS)}")
-    names = file.metrics or ["exact_match"]
+    names = file.metrics or ("exact_match",)
     return generation_task(
         file.name,
         samples,
         _input,
         [grader(name, file.extract, file.normalize, file.language) for name in names],
-        Decoding(max_new_tokens=file.max_new_tokens, stop_strings=tuple(file.stop)),
+        Decoding(max_new_tokens=file.max_new_tokens, stop_strings=file.stop),
         answer=lambda sample: lead + sample.targets[0],
         description=file.description,
         settings={"chrf": chrf_signature(0)} if "chrf" in names else {},
