@@ -17,8 +17,6 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 
-from lydite.errors import TaskError
-
 Rule = Callable[[str, int], str | None]
 """(text, number of choices) to the answer, or None where the rule finds none."""
 
@@ -35,7 +33,7 @@ _ALONE = re.compile(r"(?<![A-Za-z'’])(?![AI] (?!or\b|and\b)[a-z])([A-Z])(?![A-
 
 
 def parse_rules(rules: Sequence[str]) -> tuple[Rule, ...]:
-    """The rules that the strings name. Raises TaskError on an unknown name or a broken pattern."""
+    """The rules that the strings name. Raises ValueError, in words for users, on an unknown name or a broken pattern."""
     return tuple(_parse(rule) for rule in rules)
 
 
@@ -103,14 +101,14 @@ def _parse(rule: str) -> Rule:
     elif name == "regex" and rest:
         return _regex(rest)
     known = "whole, first_line, last_number, letter, after:MARKER, regex:PATTERN"
-    raise TaskError(f"unknown extract rule {rule!r}; known: {known}")
+    raise ValueError(f"unknown extract rule {rule!r}; known: {known}")
 
 
 def _regex(pattern: str) -> Rule:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise TaskError(f"extract rule regex:{pattern} is not a regular expression: {error}") from error
+        raise ValueError(f"extract rule regex:{pattern} is not a regular expression: {error}") from error
 
     def rule(text: str, _: int) -> str | None:
         match = compiled.search(text)

@@ -26,7 +26,7 @@ def entries() -> list[Entry]:
             kind="multiple_choice",
             source=SOURCE,
             licence=LICENCE,
-            description=f"Science questions from school, {name} set; choices as full texts",
+            description=f"School science, {name} set",
             load=partial(load, name),
         )
         for name in ("Challenge", "Easy")

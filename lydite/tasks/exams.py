@@ -109,7 +109,7 @@ def _entries(exam: Exam) -> list[Entry]:
         entry(
             f"{exam.name}_{category}",
             "group",
-            f"{exam.about.split(',')[0]}: {category.replace('_', ' ')} ({len(subjects)} subjects)",
+            f"{exam.name.upper()}: {category.replace('_', ' ')}",
             members=tuple(f"{exam.name}_{subject}" for subject in subjects),
         )
         for category, subjects in exam.categories.items()

@@ -21,7 +21,7 @@ _MARKED = r"regex:####\s*(-?[\d.,]*\d)"
 
 def entries() -> list[Entry]:
     """gsm8k."""
-    about = "Word problems, the answer worked out in writing"
+    about = "Word problems, solved in writing"
     return [Entry(name="gsm8k", kind="generation", source=SOURCE, licence=LICENCE, description=about, load=load)]
 
 

@@ -19,7 +19,7 @@ LICENCE = "CC BY 4.0"
 
 def entries() -> list[Entry]:
     """lambada."""
-    about = "The last word of a passage from a novel"
+    about = "Last words of passages from novels"
     return [Entry(name="lambada", kind="last_word", source=SOURCE, licence=LICENCE, description=about, load=load)]
 
 

@@ -46,10 +46,10 @@ def entries() -> list[Entry]:
         for kind, about in KINDS.items()
     ]
     languages = [
-        _group(f"mini_{code}", f"Bundled suite, the {name} half", [f"mini_{_leaves(kind)[code]}" for kind in KINDS])
+        _group(f"mini_{code}", f"Bundled suite, {name} half", [f"mini_{_leaves(kind)[code]}" for kind in KINDS])
         for code, name in (("en", "English"), ("zh", "Chinese"))
     ]
-    whole = _group("mini", "Bundled suite, English and Chinese, offline in about a minute", [g.name for g in kinds])
+    whole = _group("mini", "Bundled suite, runs offline", [g.name for g in kinds])
     of_tasks = [dataclasses.replace(group, weighting="tasks") for group in (*languages, whole)]
     return [*tasks, *kinds, *of_tasks]
 

@@ -158,7 +158,10 @@ def _checked(path: Path, file: TaskFile) -> TaskFile:
         raise TaskError(f"{path}: shots must be 0 or more and max_new_tokens 1 or more")
     if "" in file.stop:
         raise TaskError(f"{path}: an empty stop string would end every answer at once")
-    parse_rules(file.extract)
+    try:
+        parse_rules(file.extract)
+    except ValueError as error:
+        raise TaskError(f"{path}: {error}") from error
     return file
 
 

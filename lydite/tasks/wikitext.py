@@ -28,7 +28,7 @@ PAGE = 6000
 
 def entries() -> list[Entry]:
     """wikitext2."""
-    about = "Articles of the English Wikipedia, test split"
+    about = "Articles of the English Wikipedia"
     return [Entry(name="wikitext2", kind="heldout", source=SOURCE, licence=LICENCE, description=about, load=load)]
 
 

@@ -47,7 +47,7 @@ def entries() -> list[Entry]:
             source=SOURCE,
             licence=LICENCE,
             languages=(language,),
-            description="Questions about a paragraph, answered with words from it",
+            description="Questions about a paragraph",
             load=partial(load, language),
             listed=language in ("en", "zh", "de"),
         )
