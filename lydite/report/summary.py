@@ -1,0 +1,190 @@
+"""What a run folder says in plain words: the headline paragraph, and what a reader must know before the numbers.
+
+Contract: no sentence that the numbers do not carry. "Leads" is a better value; "by more than the uncertainty" is the
+rule of `rows.best`.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lydite.report import text
+from lydite.report.breakdown import headline_rows
+from lydite.report.digest import Digest
+from lydite.report.rows import Row, best, leader, versus_chance
+
+
+@dataclass(frozen=True)
+class Warning:
+    """One line above the numbers; `level` is "error" (numbers are missing) or "note" (numbers need it to be read)."""
+
+    level: str
+    text: str
+
+
+def paragraph(top: Sequence[Row], models: Sequence[str]) -> str:
+    """One to four sentences."""
+    found = [row for row in headline_rows(top) if row.cells(row.headline)]
+    noun = "benchmark" if len(top) >= 4 else "task"
+    if not any(cell.estimate.value is not None for row in found for cell in row.cells(row.headline).values()):
+        return "No number can be given yet: no run here has been finished."
+    sentences = _comparison(found, models, noun) if len(models) > 1 else []
+    return " ".join([*sentences, *_chance(found, models, noun)])
+
+
+def _comparison(found: Sequence[Row], models: Sequence[str], noun: str) -> list[str]:
+    shared = [
+        row for row in found if len({m for m, c in row.cells(row.headline).items() if c.estimate.value is not None}) > 1
+    ]
+    if not shared:
+        return ["No two models were judged on the same task."]
+    leaders = [(leader(row, row.headline), best(row, row.headline)) for row in shared]
+    counts = Counter(name for name, _ in leaders if name)
+    sure = Counter(name for _, name in leaders if name)
+    total = text.plural(len(shared), noun)
+    if not counts:
+        return [f"No model leads on any of {total}."]
+    name, count = counts.most_common(1)[0]
+    whose = "it" if count == 1 else f"{count} of them"
+    tied = [other for other, n in counts.items() if n == count and other != name]
+    if tied:
+        names = text.join_words([text.one_line(n) for n in [name, *tied]])
+        sentences = [f"{names} lead on {count} of {total} each."]
+    elif len(shared) == 1:
+        sentences = [f"{text.one_line(name)} leads."]
+    else:
+        sentences = [f"{text.one_line(name)} leads on {count} of {total}."]
+    supported = sum(sure.values())
+    if supported == 0:
+        sentences.append("No lead is larger than its uncertainty.")
+    elif len(shared) == 1:
+        sentences.append("Its lead is larger than its uncertainty.")
+    elif supported == sure[name] == count and not tied:
+        sentences.append(f"The lead is larger than its uncertainty on {'that one' if count == 1 else 'all ' + whose}.")
+    else:
+        leads = [f"{n} by {text.one_line(who)}" for who, n in sure.most_common()]
+        verb = "lead is" if supported == 1 else "leads are"
+        sentences.append(f"{supported} {verb} larger than the uncertainty: {text.join_words(leads)}.")
+    return sentences
+
+
+def _chance(found: Sequence[Row], models: Sequence[str], noun: str) -> list[str]:
+    sentences = []
+    for model in models:
+        states: Counter[str] = Counter()
+        for row in found:
+            cell = row.cells(row.headline).get(model)
+            if cell:
+                states[versus_chance(cell.estimate, row.higher.get(row.headline, True))] += 1
+        del states[""]
+        total = states.total()
+        if not total:
+            continue
+        who = text.one_line(model)
+        if states["above"] == total:
+            where = f"all {total} {noun}s" if total > 1 else f"the one {noun}"
+            sentences.append(f"{who} is above chance on {where} where guessing has a meaning.")
+        elif states["above"] == 0 and states["below"] == 0:
+            where = f"any of the {total} {noun}s" if total > 1 else f"the one {noun}"
+            sentences.append(f"{who} cannot be told from chance on {where} where guessing has a meaning.")
+        else:
+            below = f", below it on {states['below']}" if states["below"] else ""
+            sentences.append(
+                f"{who} is above chance on {states['above']} of {total} {noun}s where guessing has a meaning{below}."
+            )
+    return sentences if len(models) <= 4 else []
+
+
+def warnings(digests: Sequence[Digest]) -> list[Warning]:
+    """Errors first."""
+    found = [*_unfinished(digests), *_failed(digests), *_limited(digests), *_terms(digests)]
+    found += _counted(
+        digests, "num_truncated", "had context cut off on the left, because the model is too short for it"
+    )
+    found += _counted(digests, "num_cut", "had their output cut by max_new_tokens")
+    found += _counted(digests, "num_no_answer", "gave an output in which no answer was found; they count as wrong")
+    found += _counted(
+        digests, "num_spanned", "had a token across the border of context and continuation; scoring starts before it"
+    )
+    return sorted(found, key=lambda one: one.level != "error")
+
+
+def _where(one: Digest) -> str:
+    return f"{text.one_line(one.run.task.name)} with {text.one_line(one.label)}"
+
+
+def _unfinished(digests: Sequence[Digest]) -> list[Warning]:
+    found = []
+    for one in digests:
+        if one.run.status != "done":
+            done = f"{len(one.rows):,} of {text.plural(one.run.n_samples, 'sample')}"
+            word = "was interrupted" if one.run.status == "interrupted" else "is not finished"
+            found.append(f"{_where(one)} ({done})" if len(digests) > 1 else f"The run {word} after {done}.")
+    if len(digests) == 1 and found:
+        return [Warning("error", f"{found[0]} The same command continues it.")]
+    if not found:
+        return []
+    return [Warning("error", f"Not finished: {_some(found)}. The same command continues.")]
+
+
+def _some(parts: Sequence[str], limit: int = 4) -> str:
+    shown = list(parts[:limit])
+    return text.join_words([*shown, f"{len(parts) - limit} more"] if len(parts) > limit else shown)
+
+
+def _failed(digests: Sequence[Digest]) -> list[Warning]:
+    reasons: Counter[str] = Counter()
+    for one in digests:
+        reasons.update(one.failures)
+    rows = [(one, sum(row.score is None or row.score.value is None for row in one.rows)) for one in digests]
+    total = sum(count for _, count in rows)
+    if not total:
+        return []
+    why = _some([f"{text.cut_middle(text.one_line(reason), 120)} ({count})" for reason, count in reasons.most_common()])
+    where = _some([f"{_where(one)} ({count})" for one, count in sorted(rows, key=lambda row: -row[1]) if count])
+    verb = (
+        "answer failed and is counted as failed, not as wrong"
+        if total == 1
+        else "answers failed and are counted as failed, not as wrong"
+    )
+    return [Warning("error", f"{total:,} {verb}: {where}. Reason: {why}.")]
+
+
+def _limited(digests: Sequence[Digest]) -> list[Warning]:
+    limits = Counter(one.run.config["limit"] for one in digests if one.run.config.get("limit") is not None)
+    if not limits:
+        return []
+    sizes = text.join_words([f"{limit:,}" for limit in sorted(limits)], "or")
+    runs = "all runs" if limits.total() == len(digests) else f"{limits.total()} of {len(digests)} runs"
+    return [Warning("note", f"Partial: {runs} took at most {sizes} samples of each task (limit), chosen by hash.")]
+
+
+def _terms(digests: Sequence[Digest]) -> list[Warning]:
+    """Tasks on which models were judged on different terms, so that they are not ranked."""
+    from lydite.report.rows import terms
+
+    by_task: dict[str, set[tuple[str, ...]]] = {}
+    for one in digests:
+        by_task.setdefault(one.run.task.name, set()).add(terms(one.run))
+    mixed = [text.one_line(task) for task, found in by_task.items() if len(found) > 1]
+    if not mixed:
+        return []
+    return [
+        Warning(
+            "note",
+            f"Models were judged on different terms (version, view, rule or settings) and are not ranked on {_some(mixed)}.",
+        )
+    ]
+
+
+def _counted(digests: Sequence[Digest], name: str, words: str) -> list[Warning]:
+    counts = {
+        "num_truncated": [one.num_truncated for one in digests],
+        "num_cut": [one.num_cut for one in digests],
+        "num_no_answer": [one.num_no_answer for one in digests],
+        "num_spanned": [one.num_spanned for one in digests],
+    }[name]
+    if not sum(counts):
+        return []
+    where = [f"{_where(one)} ({count:,})" for one, count in zip(digests, counts, strict=True) if count]
+    return [Warning("note", f"{text.plural(sum(counts), 'answer')} {words}: {_some(where)}.")]
