@@ -100,9 +100,18 @@ def rows_of(metric: Metric, scores: Sequence[Score]) -> FloatArray:
 
 
 def canonical(rows: FloatArray, index: IntArray | None) -> tuple[FloatArray, IntArray | None]:
-    """The same samples in an order that depends on their statistics alone, so that sums round alike."""
-    order = np.lexsort(rows.T)
-    return rows[order], None if index is None else index[order]
+    """The same samples and clusters in an order that depends on their contents alone, so that sums round alike."""
+    if index is None:
+        return rows[np.lexsort(rows.T)], None
+    rank = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
+    contents: dict[int, list[int]] = {}
+    for place in np.argsort(rank, kind="stable"):
+        contents.setdefault(int(index[place]), []).append(int(rank[place]))
+    numbers = np.empty(len(contents), dtype=np.int64)
+    numbers[sorted(contents, key=contents.__getitem__)] = np.arange(len(contents))
+    index = numbers[index]
+    order = np.lexsort([index, rank])
+    return rows[order], index[order]
 
 
 def summary(
