@@ -1,0 +1,357 @@
+"""Run a plan: log-probabilities at scored positions only.
+
+The network's backbone runs over packed batches (or, where an architecture cannot be packed, over plain padded ones),
+hidden states are gathered at scored rows, and the output head is applied to them in chunks with a running log-sum-exp
+in float32, so that memory grows with neither vocabulary x positions nor the number of requests.
+
+Nothing is assumed of an architecture: when a Scorer is made, one small packed tree is scored and compared with the
+model's own forward. A difference, a refusal, or an attention function that is never called selects the plain path;
+a difference in the head alone selects the model's own logits. The results are the same, only slower.
+
+Contract: `score` yields each window exactly once, as (index, Scored); a number that is not finite after its window was
+computed by itself stays in Scored for the caller to report, and never touches other windows.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from lydite.engine import attention
+from lydite.engine.plan import Batch, make_plan
+from lydite.engine.tokens import Window
+
+HEAD_ROWS = 256
+HEAD_LOGITS = 4_000_000
+"""Logits that exist at one time (16 MB in float32)."""
+_OWN_LOGITS = 64_000_000
+"""Logits of a batch where the model's own head must be used (256 MB in float32)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What one window got: for each scored token its log-probability (nats) and whether it is the most likely one."""
+
+    logprobs: npt.NDArray[np.float64]
+    greedy: npt.NDArray[np.bool_]
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self.logprobs).all())
+
+
+# ------------------------------------------------------------------------------------------- the head
+
+
+class Head:
+    """From hidden states to log-probabilities of given tokens, without ever holding all logits."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.module = model.get_output_embeddings()
+        config = model.config.get_text_config().to_dict()
+        self.vocab_size = int(config["vocab_size"])
+        self.softcap: float | None = config.get("final_logit_softcapping")
+        self.factor = 1.0
+        if config.get("logit_scale") is not None:  # Cohere
+            self.factor *= config["logit_scale"]
+        if config.get("logits_scaling") is not None:  # Granite
+            self.factor /= config["logits_scaling"]
+
+    def logits(self, hidden: Tensor, start: int, stop: int) -> Tensor:
+        """hidden [N, D] -> [N, stop - start] in float32: the logits of a stretch of the vocabulary."""
+        if type(self.module) is nn.Linear:
+            bias = None if self.module.bias is None else self.module.bias[start:stop]
+            out = nn.functional.linear(hidden, self.module.weight[start:stop], bias)
+        else:
+            out = self.module(hidden)[:, start:stop]
+        if self.factor != 1.0:
+            out = out * self.factor
+        if self.softcap is not None:
+            out = torch.tanh(out / self.softcap) * self.softcap
+        return out.float()
+
+    def stretches(self, rows: int) -> Iterator[tuple[int, int]]:
+        """Stretches of the vocabulary whose logits for so many rows fit the budget."""
+        step = max(1, HEAD_LOGITS // max(rows, 1)) if type(self.module) is nn.Linear else self.vocab_size
+        return ((start, min(self.vocab_size, start + step)) for start in range(0, self.vocab_size, step))
+
+    def read(self, states: Tensor, rows: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities [M] of `tokens` [M] given the states of `rows` [M], and whether each is the most likely.
+
+        `rows` must be sorted; states are [N, D].
+        """
+        logprobs = torch.empty(len(rows), dtype=torch.float32, device=states.device)
+        greedy = torch.empty(len(rows), dtype=torch.bool, device=states.device)
+        distinct, which = torch.unique_consecutive(rows, return_inverse=True)
+        for start in range(0, len(distinct), HEAD_ROWS):
+            chunk = distinct[start : start + HEAD_ROWS]
+            first, last = torch.searchsorted(
+                which, torch.tensor([start, start + len(chunk)], device=which.device)
+            ).tolist()
+            here = slice(first, last)
+            logprobs[here], greedy[here] = self._read_chunk(states[chunk], which[here] - start, tokens[here])
+        return logprobs, greedy
+
+    def _read_chunk(self, states: Tensor, rows: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Running log-sum-exp over stretches of the vocabulary; `rows` index `states`."""
+        best = torch.full((len(states),), -torch.inf, device=states.device)
+        total = torch.zeros(len(states), device=states.device)
+        found = torch.full((len(rows),), torch.nan, device=states.device)
+        for start, stop in self.stretches(len(states)):
+            logits = self.logits(states, start, stop)
+            inside = ((tokens >= start) & (tokens < stop)).nonzero().squeeze(1)
+            found[inside] = logits[rows[inside], tokens[inside] - start]
+            top = torch.maximum(best, logits.amax(dim=1))
+            total = total * torch.exp(best - top) + logits.sub_(top[:, None]).exp_().sum(dim=1)
+            best = top
+        return found - (best + torch.log(total))[rows], found >= best[rows]
+
+
+class OwnLogits(Head):
+    """The states are the model's own logits already."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+
+    def logits(self, hidden: Tensor, start: int, stop: int) -> Tensor:
+        return hidden[:, start:stop].float()
+
+    def stretches(self, rows: int) -> Iterator[tuple[int, int]]:
+        return iter([(0, self.vocab_size)])
+
+
+# ----------------------------------------------------------------------------------------- the scorer
+
+
+class Scorer:
+    """Scores windows with one transformers decoder.
+
+    `batch_tokens`: rows of a forward pass; `plain=True` never packs.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, batch_tokens: int, plain: bool = False) -> None:
+        self.model = model
+        self.backbone = model.base_model
+        self.head: Head = Head(model)
+        self.batch_tokens = batch_tokens
+        self.num_computed = 0
+        """Token positions that went through the network so far."""
+        self.path = "plain"
+        self.reason = "asked for" if plain else ""
+        """Why the plain path was chosen."""
+        self.one_by_one = _depends_on_neighbours(model)
+        self._check_head()
+        if not plain:
+            self._check_packing()
+        self.num_computed = 0
+
+    # ------------------------------------------------------------------------------- the probe
+
+    def _probe_windows(self) -> list[Window]:
+        """A small tree with branches at several depths, longer than small sliding windows."""
+        config = self.model.config.get_text_config().to_dict()
+        size = self.head.vocab_size
+        longest = min(config.get("max_position_embeddings") or 24, 24)
+        if (config.get("sliding_window") or 1024) <= 64:
+            longest = min(config.get("max_position_embeddings") or 96, 96)
+        noise = np.random.default_rng(0).integers(0, size, (4, longest)).tolist()
+        a, b, c, d = noise
+        half, third = longest // 2, longest // 3
+        rows = [a, a[:half] + b[half:], a[:half] + b[half:-1] + c[-1:], a[:third] + c[third:], d[: half + 1]]
+        rows += [d[:third] + b[:2], a[:-3] + d[:3], a[:-3] + d[:1] + c[:2], a[:-2] + d[:3]]
+        return [Window(ids, max(1, len(ids) // 3)) for ids in rows]
+
+    def _check_head(self) -> None:
+        """Compare our head on the backbone's states with the model's own logits; else use those."""
+        ids = torch.tensor([self._probe_windows()[0].ids], device=self.model.device)
+        try:
+            with torch.inference_mode():
+                states = self._forward(ids)
+                ours = torch.cat([self.head.logits(states, *part) for part in self.head.stretches(len(states))], dim=1)
+                theirs = self.model(input_ids=ids, use_cache=False).logits[0].float()
+            good = ours.shape == theirs.shape and _close(ours.log_softmax(-1), theirs.log_softmax(-1), self.model.dtype)
+        except (AttributeError, TypeError, ValueError, RuntimeError):
+            good = False
+        if not good:
+            self.head = OwnLogits(self.head.vocab_size)
+            self.batch_tokens = max(1, min(self.batch_tokens, _OWN_LOGITS // self.head.vocab_size))
+
+    def _check_packing(self) -> None:
+        """Score the probe packed (in batches of 16 rows, so that pieces are kept) and plain; choose."""
+        windows = self._probe_windows()
+        budget, self.batch_tokens = self.batch_tokens, 16
+        try:
+            packed = dict(self._score_packed(windows, share=True))
+        except (
+            attention.Unsupported,
+            AttributeError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+            KeyError,
+            IndexError,
+        ) as error:
+            self.reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            return
+        finally:
+            self.batch_tokens = budget
+        plain = dict(self._score_plain(windows))
+        pairs = [(packed[i].logprobs, plain[i].logprobs) for i in range(len(windows))]
+        ours, theirs = (torch.from_numpy(np.concatenate(side)) for side in zip(*pairs, strict=True))
+        if _close(ours, theirs, self.model.dtype):
+            self.path = "packed"
+        else:
+            self.reason = "packed and plain log-probabilities differ"
+
+    # ------------------------------------------------------------------------------- forward passes
+
+    def _forward(self, ids: Tensor, **more: Any) -> Tensor:
+        """ids [B, T] -> states [B * T, D] (or the model's own logits)."""
+        with torch.inference_mode():
+            if isinstance(self.head, OwnLogits):
+                out = self.model(input_ids=ids, use_cache=False, **more).logits
+            else:
+                out = self.backbone(input_ids=ids, use_cache=False, **more).last_hidden_state
+        flat: Tensor = out.reshape(-1, out.shape[-1])
+        return flat
+
+    def _forward_packed(self, batch: Batch, store: attention.Store) -> Tensor:
+        device = self.model.device
+        ids = torch.from_numpy(batch.ids)[None].to(device)
+        positions = torch.from_numpy(batch.positions)[None].to(device)
+        tree_pass = attention.TreePass(batch, store, self.model.dtype)
+        with attention.active(self.model, tree_pass):
+            states = self._forward(ids, position_ids=positions)
+        if tree_pass.layer == 0:
+            raise attention.Unsupported("the model never calls its attention function")
+        for piece in batch.drops:
+            store.drop(piece)
+        return states
+
+    # ------------------------------------------------------------------------------- scoring
+
+    def score(self, windows: Sequence[Window]) -> Iterator[tuple[int, Scored]]:
+        """Yields (index, Scored) as batches finish."""
+        broken: list[int] = []
+        run = self._score_packed(windows, share=True) if self.path == "packed" else self._score_plain(windows)
+        for index, scored in run:
+            if scored.is_finite:
+                yield index, scored
+            else:
+                broken.append(index)
+        if broken:  # not-a-number spreads inside a block, so find out whose it is
+            alone = [windows[i] for i in broken]
+            again = self._score_packed(alone, share=False) if self.path == "packed" else self._score_plain(alone)
+            for index, scored in again:
+                yield broken[index], scored
+
+    def _score_packed(self, windows: Sequence[Window], *, share: bool) -> Iterator[tuple[int, Scored]]:
+        store = attention.Store()
+        tally = _Tally(windows)
+        for batch in make_plan(windows, batch_tokens=self.batch_tokens, share=share):
+            states = self._forward_packed(batch, store)
+            self.num_computed += len(batch.ids)
+            reads = [(r.path, r.slot, r.row, r.count) for r in batch.reads]
+            yield from self._read(states, reads, tally)
+        assert not len(store)
+
+    def _score_plain(self, windows: Sequence[Window]) -> Iterator[tuple[int, Scored]]:
+        """Right-padded batches of like lengths; equal inputs are computed once."""
+        inputs: dict[tuple[int, ...], list[int]] = {}
+        for index, window in enumerate(windows):
+            inputs.setdefault(tuple(window.ids[:-1]), []).append(index)
+        queue = sorted(inputs, key=len)
+        tally = _Tally(windows)
+        while queue:
+            width = len(queue[-1])
+            count = 1 if self.one_by_one else max(1, self.batch_tokens // width)
+            rows = [queue.pop() for _ in range(min(count, len(queue)))]
+            ids = torch.zeros(len(rows), width, dtype=torch.int64)
+            mask = torch.zeros_like(ids)
+            reads = []
+            for number, row in enumerate(rows):
+                ids[number, : len(row)] = torch.tensor(row)
+                mask[number, : len(row)] = 1
+                for index in inputs[row]:
+                    first = windows[index].first - 1
+                    reads.append((index, 0, number * width + first, len(row) - first))
+            states = self._forward(ids.to(self.model.device), attention_mask=mask.to(self.model.device))
+            self.num_computed += int(mask.sum())
+            yield from self._read(states, reads, tally)
+
+    def _read(
+        self, states: Tensor, reads: Sequence[tuple[int, int, int, int]], tally: "_Tally"
+    ) -> Iterator[tuple[int, Scored]]:
+        """Apply the head to the rows that are read; yields the windows that are complete."""
+        if not reads:
+            return
+        rows = np.concatenate([np.arange(row, row + count) for _, _, row, count in reads])
+        tokens = np.concatenate([tally.tokens(path, slot, count) for path, slot, _, count in reads])
+        order = np.argsort(rows, kind="stable")
+        with torch.inference_mode():
+            device = states.device
+            found = self.head.read(
+                states, torch.from_numpy(rows[order]).to(device), torch.from_numpy(tokens[order]).to(device)
+            )
+        logprobs, greedy = np.empty(len(rows)), np.empty(len(rows), dtype=np.bool_)
+        logprobs[order], greedy[order] = found[0].cpu().numpy(), found[1].cpu().numpy()
+        done = 0
+        for path, slot, _, count in reads:
+            scored = tally.add(path, slot, logprobs[done : done + count], greedy[done : done + count])
+            done += count
+            if scored is not None:
+                yield path, scored
+
+
+class _Tally:
+    """Collects the pieces of each window's answer until it is complete."""
+
+    def __init__(self, windows: Sequence[Window]) -> None:
+        self._targets = [np.asarray(window.ids[window.first :], dtype=np.int64) for window in windows]
+        self._missing = [len(targets) for targets in self._targets]
+        self._parts: list[Scored | None] = [None] * len(windows)
+
+    def tokens(self, path: int, slot: int, count: int) -> npt.NDArray[np.int64]:
+        return self._targets[path][slot : slot + count]
+
+    def add(
+        self, path: int, slot: int, logprobs: npt.NDArray[np.float64], greedy: npt.NDArray[np.bool_]
+    ) -> Scored | None:
+        """The finished answer, or None while tokens are missing."""
+        part = self._parts[path]
+        if part is None:
+            size = len(self._targets[path])
+            part = self._parts[path] = Scored(np.full(size, np.nan), np.zeros(size, dtype=np.bool_))
+        part.logprobs[slot : slot + len(logprobs)] = logprobs
+        part.greedy[slot : slot + len(greedy)] = greedy
+        self._missing[path] -= len(logprobs)
+        assert self._missing[path] >= 0
+        if self._missing[path]:
+            return None
+        self._parts[path] = None
+        return part
+
+
+def _close(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two ways to the same log-probabilities agree up to the rounding of the dtype; both must be finite alike."""
+    finite = torch.isfinite(ours)
+    if not torch.equal(finite, torch.isfinite(theirs)):
+        return False
+    difference = (ours - theirs)[finite].abs()
+    if not len(difference):
+        return True
+    if dtype in (torch.float32, torch.float64):
+        return bool(difference.max() < 1e-3)
+    return bool(difference.mean() < 0.05)
+
+
+def _depends_on_neighbours(model: PreTrainedModel) -> bool:
+    """Rotary embeddings that stretch with the longest sequence of a batch: such sequences must be alone."""
+    rope = model.config.get_text_config().to_dict().get("rope_parameters") or {}
+    kinds = {rope.get("rope_type")} | {part.get("rope_type") for part in rope.values() if isinstance(part, dict)}
+    return bool(kinds & {"dynamic", "longrope"})

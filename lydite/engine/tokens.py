@@ -1,0 +1,306 @@
+"""Text to token ids: where the continuation begins, which special token comes first, how long texts are cut.
+
+Three rules decide numbers, so they live in one place:
+
+* The join. The whole text is tokenized once. If a token spans the border of context and continuation, scoring starts at
+  the last token border before it, the same one for all requests of a sample that share a context, so that choices are
+  never compared from different starts; such requests are flagged `spanned`. A scored span is never empty.
+* BOS. It stands in front exactly once where the tokenizer's own configuration or the model's family wants it. Where
+  neither does and nothing else precedes the first scored token, BOS (else EOS) is put in front as context only.
+* Windows. `none` cuts the context from the left; `max_context` slides by half the model's length, so that every token
+  outside the first window sees at least that much context; `disjoint` lets each window predict as many tokens as the
+  model holds, from one token of context.
+
+Contract: each Window is a sequence whose tokens from `first` on are scored, `1 <= first < len(ids)`, and
+`len(ids) - 1 <= max_tokens` (the last token is never an input).
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jinja2
+from transformers import PreTrainedTokenizerBase
+
+from lydite.errors import ModelError
+from lydite.types import Failure, Message, ScoreRequest
+
+_MEMO_SIZE = 50_000
+_UNBOUNDED = 10**9
+"""Tokenizers without a limit say 1e30."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One sequence for the network; `ids[first:]` are scored, each given all ids before it."""
+
+    ids: list[int]
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A request as windows; the scored tokens of all windows, in order, are the scored span."""
+
+    windows: list[Window]
+    join: Literal["clean", "spanned"] = "clean"
+    num_truncated: int = 0
+
+    @property
+    def num_positions(self) -> int:
+        """Token positions that a naive loop would compute."""
+        return sum(len(window.ids) - 1 for window in self.windows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """Token ids of one text and the character offsets where each token ends and begins."""
+
+    ids: list[int]
+    starts: list[int]
+    ends: list[int]
+
+
+class Encoder:
+    """Turns requests into token ids for one tokenizer and one model length.
+
+    `wants_bos`: what the model's family asks for; None leaves it to the tokenizer's own configuration.
+    `max_tokens`: positions that the model can take; None means no limit.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_tokens: int | None,
+        wants_bos: bool | None = None,
+        chat_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not tokenizer.is_fast:
+            raise ModelError(
+                f"the tokenizer {type(tokenizer).__name__} gives no character offsets; save a tokenizer.json beside the weights"
+            )
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self.chat_options = dict(chat_options or {})
+        self.prefix = self._find_prefix(wants_bos)
+        lead = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        self.lead: tuple[int, ...] = self.prefix or (() if lead is None else (lead,))
+        self._memo: dict[str, _Text] = {}
+        self._chats: dict[tuple[Message, ...], str] = {}
+        self._pieces: dict[int, str] = {}
+
+    def _find_prefix(self, wants_bos: bool | None) -> tuple[int, ...]:
+        """The special tokens that stand before every text: what the tokenizer puts there, else the family's BOS."""
+        plain = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        full = self.tokenizer("a")["input_ids"]
+        starts = [i for i in range(len(full)) if full[i : i + len(plain)] == plain]
+        prefix = tuple(full[: starts[0]]) if starts else ()
+        if not prefix and wants_bos:
+            if self.tokenizer.bos_token_id is None:
+                raise ModelError("this family of models needs a BOS token, but its tokenizer names none; set bos_token")
+            prefix = (self.tokenizer.bos_token_id,)
+        return prefix
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What of all this changes numbers, for ModelInfo.settings."""
+        names = self.tokenizer.convert_ids_to_tokens
+        bos = "".join(names(list(self.prefix))) if self.prefix else "none"
+        if not self.prefix and self.lead:
+            bos += f" ({names(self.lead[0])} before an empty context)"
+        template = self.tokenizer.chat_template
+        chat = hashlib.sha256(str(template).encode()).hexdigest()[:12] if template else "none"
+        stride = None if self.max_tokens is None else self._body() // 2
+        return {"bos": bos, "chat_template": chat, "chat_options": self.chat_options, "max_context_stride": stride}
+
+    # ---------------------------------------------------------------------------------------- texts
+
+    def render(self, messages: tuple[Message, ...]) -> str:
+        """Messages as the chat template writes them, up to where the model's turn begins."""
+        known = self._chats.get(messages)
+        if known is not None:
+            return known
+        if not self.tokenizer.chat_template:
+            raise ModelError("the model has no chat template; leave --chat out or set chat_template=FILE")
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        try:
+            text = self.tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True, **self.chat_options
+            )
+        except jinja2.TemplateError as error:
+            raise ModelError(f"the model's chat template refuses these messages: {error}") from error
+        if len(self._chats) >= _MEMO_SIZE:
+            self._chats.clear()
+        self._chats[messages] = text
+        return str(text)
+
+    def text_of(self, token: int) -> str:
+        """One token as text (a part of a character shows as U+FFFD)."""
+        known = self._pieces.get(token)
+        if known is None:
+            known = self._pieces[token] = self.decode([token])
+        return known
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
+        """Tokens as text, spaces as they are."""
+        return str(
+            self.tokenizer.decode(list(ids), skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
+        )
+
+    def tokenize(self, texts: Sequence[str]) -> list[_Text]:
+        """Token ids with offsets, no special tokens added, each distinct text tokenized once."""
+        fresh = [text for text in dict.fromkeys(texts) if text and text not in self._memo]
+        if len(self._memo) + len(fresh) > _MEMO_SIZE:
+            self._memo.clear()
+            fresh = [text for text in dict.fromkeys(texts) if text]
+        if fresh:
+            out = self.tokenizer(fresh, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            for text, ids, offsets in zip(fresh, out["input_ids"], out["offset_mapping"], strict=True):
+                self._memo[text] = _Text(ids, [start for start, _ in offsets], [end for _, end in offsets])
+        empty = _Text([], [], [])
+        return [self._memo[text] if text else empty for text in texts]
+
+    def prompt_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Prompts for generation: the same BOS rule as for scoring; an empty prompt is the leading token alone."""
+        return [self._before(text.ids) + text.ids for text in self.tokenize(texts)]
+
+    def _before(self, ids: Sequence[int]) -> list[int]:
+        """What to put before these ids: nothing where they bring their BOS along, the lead where there is nothing."""
+        if not ids:
+            return list(self.lead)
+        return [] if self._num_fixed(ids) else list(self.prefix)
+
+    def _num_fixed(self, ids: Sequence[int]) -> int:
+        """How many ids at the front are the prefix, which stays in every window."""
+        size = len(self.prefix)
+        return size if size and tuple(ids[:size]) == self.prefix else 0
+
+    def fit(self, ids: list[int], room: int) -> tuple[list[int], int]:
+        """A prompt cut from the left to `room` ids, its prefix kept; and how many were dropped."""
+        dropped = max(0, len(ids) - room)
+        fixed = self._num_fixed(ids)
+        return ids[:fixed] + ids[fixed + dropped :], dropped
+
+    # ------------------------------------------------------------------------------------- requests
+
+    def encode(self, requests: Sequence[ScoreRequest]) -> list[Encoded | Failure]:
+        """One Encoded, or the reason why there is none, for each request.
+
+        Requests with the same sample_id and the same context must come in one call, because they share their cut.
+        """
+        contexts = [self.render(r.messages) if r.messages else r.context for r in requests]
+        texts = self.tokenize([c + r.continuation for c, r in zip(contexts, requests, strict=True)])
+        groups: dict[tuple[str, str], list[int]] = {}
+        for i, (context, request) in enumerate(zip(contexts, requests, strict=True)):
+            groups.setdefault((request.sample_id, context), []).append(i)
+        answers: list[Encoded | Failure | None] = [None] * len(requests)
+        for (_, context), members in groups.items():
+            cut = common_cut(context, [texts[i] for i in members])
+            for i in members:
+                answers[i] = self._encode_one(requests[i], context, texts[i], cut)
+        return [answer for answer in answers if answer is not None]
+
+    def _encode_one(self, request: ScoreRequest, context: str, text: _Text, cut: int) -> Encoded | Failure:
+        if not request.continuation:
+            return Failure(reason="the continuation is empty")
+        before = self._before(text.ids)
+        if not before and cut == 0 and text.ids:
+            if self.prefix:  # the text brought its own BOS along: it is context
+                cut = len(self.prefix)
+            else:
+                before = list(self.lead)
+        if cut >= len(text.ids):
+            return Failure(reason=f"the continuation {request.continuation!r} has no tokens of its own")
+        if not before and cut == 0:
+            return Failure(reason="the tokenizer has neither BOS nor EOS to stand before the first scored token")
+        spanned = context != "" and is_spanned(context, text, cut)
+        ids, first = before + text.ids, len(before) + cut
+        return self._windows(request.window, ids, first, "spanned" if spanned else "clean")
+
+    def _body(self) -> int:
+        """Input positions left in a window once the prefix stands in it."""
+        assert self.max_tokens is not None
+        return self.max_tokens - len(self.prefix)
+
+    def _windows(
+        self,
+        kind: Literal["none", "max_context", "disjoint"],
+        ids: list[int],
+        first: int,
+        join: Literal["clean", "spanned"],
+    ) -> Encoded | Failure:
+        """Cut to the model's length; the prefix stays in every window."""
+        limit = None if self.max_tokens is None else self.max_tokens + 1  # the last token is never an input
+        if limit is None or len(ids) <= limit:
+            return Encoded([Window(ids, first)], join)
+        fixed = self._num_fixed(ids)
+        if kind == "none":
+            scored = len(ids) - first
+            if scored + max(fixed, 1) > limit:
+                return Failure(
+                    reason=f"the continuation has {scored} tokens, more than the model's {self.max_tokens} can hold; "
+                    "ask for windows (max_context or disjoint)"
+                )
+            fitted, dropped = self.fit(ids, limit)
+            return Encoded([Window(fitted, first - dropped)], join, dropped)
+        front, body, start = ids[:fixed], ids[fixed:], first - fixed
+        cut = slide if kind == "max_context" else disjoint
+        spans = cut(len(body), start, limit - fixed)
+        return Encoded([Window(front + body[a:b], fixed + s - a) for a, s, b in spans], join)
+
+
+def common_cut(context: str, texts: Sequence[_Text]) -> int:
+    """How many tokens, equal in all texts, lie within the context: the border from which all of them are scored."""
+    join = len(context)
+    first = texts[0].ids
+    cut = len(first)
+    for text in texts:
+        inside = next((i for i, end in enumerate(text.ends) if end > join), len(text.ids))
+        cut = min(cut, inside)
+        if text.ids[:cut] != first[:cut]:
+            cut = next(i for i in range(cut) if text.ids[i] != first[i])
+    return cut
+
+
+def is_spanned(context: str, text: _Text, cut: int) -> bool:
+    """Whether the first scored token holds characters of the context.
+
+    Some tokenizers report a token " a" by the offsets of "a" alone, so a trailing space that no context token covers
+    belongs to it as well.
+    """
+    join = len(context)
+    if text.starts[cut] < join:
+        return True
+    return context[-1].isspace() and (cut == 0 or text.ends[cut - 1] < join)
+
+
+def slide(length: int, start: int, room: int) -> list[tuple[int, int, int]]:
+    """Windows (begin, first scored, end) over `length` tokens that score [start, length), moving by half a window.
+
+    `room`: tokens that a window holds; the last one is not an input.
+    """
+    stride = max(1, room // 2)
+    spans: list[tuple[int, int, int]] = []
+    done = start
+    while done < length:
+        end = min(length, done + stride if spans else max(room, done + stride))
+        spans.append((max(0, end - room), done, end))
+        done = end
+    return spans
+
+
+def disjoint(length: int, start: int, room: int) -> list[tuple[int, int, int]]:
+    """Windows (begin, first scored, end) that each score as many tokens as fit, with one token of context.
+
+    The last window is filled up with context on its left, as in lm-evaluation-harness.
+    """
+    spans: list[tuple[int, int, int]] = []
+    done = start
+    while done < length:
+        begin = max(0, done - 1)
+        end = min(length, begin + room)
+        spans.append((max(0, end - room) if end == length and spans else begin, done, end))
+        done = end
+    return spans

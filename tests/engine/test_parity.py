@@ -1,0 +1,161 @@
+"""The engine's numbers against a naive loop in plain transformers, on tiny random models with sharp attention.
+
+Weights are scaled up tenfold, so that a wrong mask or a wrong position moves log-probabilities by far more than the
+tolerance; the mutation tests at the end make sure of that.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import lydite.engine.attention as attention
+import lydite.engine.score as score_module
+from lydite.engine.plan import Batch, Block
+from lydite.engine.score import OwnLogits, Scorer
+from lydite.engine.tokens import Window
+from tests.naive import naive
+from tests.tiny import CONFIGS, tiny_model
+
+PACKED = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi", "gpt2", "gpt_neox", "opt"]
+PLAIN = ["falcon", "bloom", "mamba", "rwkv"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tree_windows(seed: int = 0, count: int = 14, vocab: int = 320) -> list[Window]:
+    """Sequences of 2 to 100 tokens that share prefixes of many lengths, two of them equal."""
+    rng = np.random.default_rng(seed)
+    trunk = rng.integers(0, vocab, 60).tolist()
+    windows = []
+    for _ in range(count):
+        ids = trunk[: rng.integers(0, 60)] + rng.integers(0, vocab, rng.integers(2, 40)).tolist()
+        windows.append(Window(ids, int(rng.integers(1, len(ids)))))
+    return [*windows, windows[0], Window(windows[1].ids, len(windows[1].ids) - 1)]
+
+
+def largest_difference(scorer: Scorer, windows: list[Window], check_greedy: bool = True) -> float:
+    answers = dict(scorer.score(windows))
+    assert sorted(answers) == list(range(len(windows)))
+    differences = []
+    for index, window in enumerate(windows):
+        expected, greedy = naive(scorer.model, window.ids, window.first)
+        differences.append(np.abs(answers[index].logprobs - expected).max())
+        if check_greedy:
+            assert bool(answers[index].greedy.all()) == greedy
+    return float(max(differences))
+
+
+@pytest.mark.parametrize("architecture", PACKED)
+@pytest.mark.parametrize("batch_tokens", [17, 64, 4096])
+def test_packed_logprobs_equal_the_naive_loop(architecture: str, batch_tokens: int) -> None:
+    scorer = Scorer(tiny_model(architecture, scale=10.0), batch_tokens=batch_tokens)
+    assert (scorer.path, scorer.reason) == ("packed", "")
+    assert not isinstance(scorer.head, OwnLogits)
+    windows = tree_windows()
+    assert largest_difference(scorer, windows) < 1e-4
+    distinct = {tuple(window.ids[: n + 1]) for window in windows for n in range(len(window.ids) - 1)}
+    assert scorer.num_computed == len(distinct)
+
+
+@pytest.mark.parametrize("architecture", PLAIN)
+def test_architectures_without_the_attention_interface_fall_back_to_the_same_numbers(architecture: str) -> None:
+    scorer = Scorer(tiny_model(architecture, scale=10.0), batch_tokens=256)
+    assert scorer.path == "plain"
+    assert "never calls" in scorer.reason
+    assert largest_difference(scorer, tree_windows(count=10)) < 1e-4
+
+
+def test_every_architecture_is_tested() -> None:
+    assert sorted(PACKED + PLAIN) == sorted(CONFIGS)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+def test_the_plain_path_gives_the_same_numbers(architecture: str) -> None:
+    scorer = Scorer(tiny_model(architecture, scale=10.0), batch_tokens=256, plain=True)
+    assert scorer.path == "plain"
+    assert largest_difference(scorer, tree_windows()) < 1e-4
+
+
+def test_own_logits_give_the_same_numbers() -> None:
+    scorer = Scorer(tiny_model("gemma2", scale=10.0), batch_tokens=64)
+    scorer.head = OwnLogits(320)
+    assert largest_difference(scorer, tree_windows()) < 1e-4
+
+
+# ------------------------------------------------------------------------------------------ mutations
+
+
+def forgetful(block: Block) -> Block:
+    """A wrong mask: the block's rows no longer see the first key of their anchor."""
+    if not block.anchor:
+        return block
+    first = block.anchor[0]
+    return replace(block, anchor=(replace(first, start=first.start + 1, depth=first.depth + 1), *block.anchor[1:]))
+
+
+def nosy(block: Block) -> Block:
+    """A wrong mask: each chain of a block also sees the chain before it."""
+    parts = [replace(part, parent=part.start - 1) if part.start else part for part in block.parts]
+    return replace(block, parts=tuple(parts))
+
+
+MUTATIONS = {
+    "mask without the first ancestor": lambda b: replace(b, blocks=tuple(forgetful(block) for block in b.blocks)),
+    "mask with a neighbour": lambda b: replace(b, blocks=tuple(nosy(block) for block in b.blocks)),
+    "position of the last row": lambda b: replace(b, positions=np.append(b.positions[:-1], b.positions[-1] + 1)),
+    "positions counted by row": lambda b: replace(b, positions=np.arange(len(b.ids))),
+    "reads one row late": lambda b: replace(b, reads=tuple(replace(r, row=max(0, r.row - 1)) for r in b.reads)),
+}
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3", "gpt2"])
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_wrong_mask_or_position_is_seen_by_parity_and_by_the_probe(
+    architecture: str, mutation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(architecture, scale=10.0)
+    scorer = Scorer(model, batch_tokens=64)
+    right = score_module.make_plan
+
+    def wrong(*args: object, **options: object) -> list[Batch]:
+        return [MUTATIONS[mutation](batch) for batch in right(*args, **options)]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(score_module, "make_plan", wrong)
+    if architecture == "gpt2" and mutation == "positions counted by row":
+        windows = tree_windows(count=3)  # few enough rows for the position table
+    else:
+        windows = tree_windows()
+    assert largest_difference(scorer, windows, check_greedy=False) > 1e-2
+    assert Scorer(model, batch_tokens=64).path == "plain"
+
+
+def test_a_window_that_is_one_too_wide_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("gemma3", scale=10.0)
+    scorer = Scorer(model, batch_tokens=64)
+    right = attention._lower
+
+    def wrong(block: Block, batch: Batch, window: int | None, *rest: object) -> object:
+        return right(block, batch, None if window is None else window + 1, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(attention, "_lower", wrong)
+    assert largest_difference(scorer, tree_windows(), check_greedy=False) > 1e-2
+    assert Scorer(model, batch_tokens=64).path == "plain"
+
+
+def test_an_attention_function_that_ignores_the_soft_cap_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = attention._product
+    monkeypatch.setattr(
+        attention, "_product", lambda q, k, v, call, scale, softcap, sinks: right(q, k, v, call, scale, None, sinks)
+    )
+    scorer = Scorer(tiny_model("gemma2", scale=10.0), batch_tokens=64)
+    assert scorer.path == "plain"
+    assert "differ" in scorer.reason
