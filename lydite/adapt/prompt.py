@@ -53,7 +53,7 @@ def prompted(
         settings["chat"] = True
         prompt = _as_messages(task, pick)
     prompt(first)
-    return replace(task, prompt=prompt, settings=settings)
+    return replace(task, prompt=prompt, shots=wanted, settings=settings)
 
 
 Pick = Callable[[Sample], Sequence[Sample]]

@@ -1,7 +1,8 @@
 """Free generation: the model writes, an answer is read from its text by rules, and metrics compare it with targets.
 
 Reading and comparing are pure functions of (sample, text), so stored outputs can be scored again with other rules.
-An output in which no rule finds an answer counts as a wrong answer with status "no_answer", not as a failure.
+An output in which no rule finds an answer counts as a wrong answer with status "no_answer", not as a failure. The
+rules read targets too ("... #### 18" is 18); a target in which they find nothing stays as it is.
 """
 
 from collections.abc import Callable, Sequence
@@ -69,7 +70,8 @@ def generation_task(
         scores = []
         for one, parsed in zip(graders, rules, strict=True):
             found = extract(output.text, parsed, len(sample.choices))
-            value, stats = one.judge(found or "", sample.targets)
+            targets = [extract(target, parsed, len(sample.choices)) or target for target in sample.targets]
+            value, stats = one.judge(found or "", targets)
             scores.append(
                 Score(
                     sample_id=sample.id,

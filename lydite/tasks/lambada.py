@@ -4,6 +4,7 @@ The detokenised variant that OpenAI published; the word is what follows the last
 `lambada_openai`.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def load(data_dir: Path | None) -> Task:
         splits={"test": "test"},
     )
     found = find("lambada", source, data_dir)
-    return last_word_task(
+    # LAMBADA sets no examples aside, and test questions must not answer each other: no shots.
+    task = last_word_task(
         "lambada",
         samples_of(found, _sample),
         source=SOURCE,
@@ -42,6 +44,7 @@ def load(data_dir: Path | None) -> Task:
         fingerprint=found.fingerprint(),
         origin=found.origin,
     )
+    return dataclasses.replace(task, shot=None)
 
 
 def _sample(id: str, row: dict[str, Any]) -> Sample:

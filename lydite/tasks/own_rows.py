@@ -109,11 +109,11 @@ class _Rows:
 
     def samples(self, split: str) -> Iterator[Sample]:
         """Samples of "test", or of "shots": those of `shots_data`, else the same ones."""
-        path = self.shots if split == "shots" and self.shots else self.data
+        path, mark = (self.shots, "shots-") if split == "shots" and self.shots else (self.data, "")
         lines: dict[str, int] = {}
         for line, row in read_rows(path):
             try:
-                sample = self._sample(line, row)
+                sample = self._sample(mark, line, row)
                 if sample.id in lines:
                     raise DataError(f"the id {sample.id!r} was used in line {lines[sample.id]} already")
             except DataError as error:
@@ -121,8 +121,8 @@ class _Rows:
             lines[sample.id] = line
             yield sample
 
-    def _sample(self, line: int, row: dict[str, Any]) -> Sample:
-        file, parts = self.file, _common(self, line, row)
+    def _sample(self, mark: str, line: int, row: dict[str, Any]) -> Sample:
+        file, parts = self.file, _common(self, mark, line, row)
         if file.kind == "heldout":
             text = self.text.text(row)
             if not text:
@@ -184,14 +184,14 @@ class _Rows:
         return targets
 
 
-def _common(rows: _Rows, line: int, row: dict[str, Any]) -> dict[str, Any]:
-    """The parts that samples of every kind have."""
+def _common(rows: _Rows, mark: str, line: int, row: dict[str, Any]) -> dict[str, Any]:
+    """The parts that samples of every kind have. `mark` keeps ids of two files apart."""
     own = rows.id.text(row) if rows.id is not None else row.get("id")
     missing = [name for name in rows.file.metadata if name not in row]
     if missing:
         raise DataError(f"metadata: no column {missing[0]!r}; columns: {', '.join(row)}")
     return {
-        "id": str(line) if own in (None, "") else str(own),
+        "id": mark + (str(line) if own in (None, "") else str(own)),
         "cluster": rows.cluster.text(row) if rows.cluster else None,
         "metadata": {name: str(row[name]) for name in rows.file.metadata},
     }

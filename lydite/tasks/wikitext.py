@@ -66,8 +66,9 @@ def read_documents(path: Path) -> Iterator[Row]:
     titled = any(TITLE.fullmatch(line) for _, line in lines)
     first, page = 1, ""
     for number, line in lines:
-        if page.strip() and (TITLE.fullmatch(line) if titled else len(page) > PAGE):
-            yield first, {"page": page}
+        if TITLE.fullmatch(line) if titled else len(page) > PAGE:
+            if page.strip():
+                yield first, {"page": page}
             first, page = number, ""
         page += line + "\n"
     if page.strip():

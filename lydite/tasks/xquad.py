@@ -4,6 +4,7 @@ Answered by generation up to the end of the line, zero-shot. Exact match and F1 
 own evaluation does; in Chinese F1 counts characters. Questions about one paragraph form a cluster.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from functools import partial
@@ -66,7 +67,8 @@ def load(language: str, data_dir: Path | None) -> Task:
     )
     found = find(f"xquad_{language}", source, data_dir)
     context, question, answer = WORDS[language]
-    return generation_task(
+    # XQuAD sets no examples aside, and test questions must not answer each other: no shots.
+    task = generation_task(
         found.name,
         samples_of(found, _sample),
         lambda sample: f"{context}: {sample.fields['context']}\n\n{question}: {sample.input}\n\n{answer}:",
@@ -77,6 +79,7 @@ def load(language: str, data_dir: Path | None) -> Task:
         fingerprint=found.fingerprint(),
         origin=found.origin,
     )
+    return dataclasses.replace(task, shot=None)
 
 
 def read_squad(path: Path) -> Iterator[Row]:
