@@ -438,6 +438,8 @@ class GroupEstimates(Record, frozen=True, kw_only=True):
     group: str
     members: tuple[str, ...]
     """Names of the leaf tasks that went in."""
+    parts: tuple[str, ...] = ()
+    """Names of the direct members, tasks or groups, which `weighting` weighs; empty: the leaf tasks themselves."""
     weighting: Literal["samples", "tasks"]
     estimates: tuple[Estimate, ...]
 

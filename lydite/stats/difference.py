@@ -210,7 +210,11 @@ def _of_rows(metric: Metric, a: FloatArray, b: FloatArray, index: IntArray | Non
 
 
 def pool_differences(differences: Sequence[Difference], *, weighting: Weighting) -> Difference:
-    """The weighted mean difference over tasks, which are fixed strata as in `pool`; t test and t interval."""
+    """The weighted mean difference over tasks, which are fixed strata as in `pool`.
+
+    t interval and t test; where every sample counts alike and each is right or wrong, exact McNemar of the summed counts,
+    which holds whatever the tasks' difficulty.
+    """
     if not differences:
         raise ValueError("nothing to pool")
     if len({(part.metric, part.level, part.power) for part in differences}) > 1:
@@ -223,21 +227,33 @@ def pool_differences(differences: Sequence[Difference], *, weighting: Weighting)
     value = weighted_sum([(w, part.value) for w, part in parts])
     variances = [None if part.stderr is None else (w * part.stderr) ** 2 for w, part in parts]
     stderr, df = pooled_stderr(variances, [max((part.num_clusters or part.n) - 1, 1) for _, part in parts])
-    known = value is not None and stderr is not None and stderr > 0
-    half = t_quantile(first.level, df) * stderr if known and stderr else 0.0
     sums = [[part.a_only for part in differences], [part.b_only for part in differences]]
     a_only, b_only = (None if None in counts else sum(count or 0 for count in counts) for counts in sums)
+    binary = weighting == "samples" and all(part.test == "mcnemar" for _, part in parts)
+    interval, limit, p = None, None, None
+    if value is not None and stderr:
+        half = t_quantile(first.level, df) * stderr
+        interval, limit = (value - half, value + half), detectable(stderr, df, first.level, first.power)
+        p = t_test(value, stderr, df)
+    elif value == 0 and stderr == 0:
+        p = 1.0
+    if binary and a_only is not None and b_only is not None and n:
+        p = mcnemar(a_only, b_only)
+        if interval is None:
+            interval, adjusted = paired_proportions(a_only, b_only, n, first.level)
+            limit = detectable(adjusted, math.inf, first.level, first.power)
     return Difference(
         metric=first.metric,
         value=value,
         stderr=stderr if value is not None else None,
-        interval=(value - half, value + half) if known and value is not None else None,
+        interval=interval,
         level=first.level,
         method="pooled t",
-        p=t_test(value, stderr, df) if known and value is not None and stderr else None,
-        test="pooled t",
+        p=p,
+        test="mcnemar" if binary else "pooled t",
         n=n,
         a_only=a_only,
         b_only=b_only,
-        detectable=detectable(stderr, df, first.level, first.power) if known and stderr else None,
+        detectable=limit,
+        power=first.power,
     )

@@ -203,10 +203,29 @@ def test_pooled_differences():
     assert found.stderr == pytest.approx(math.hypot(0.25 * parts[0].stderr, 0.75 * parts[1].stderr))
     assert found.n == 200
     assert found.a_only == parts[0].a_only + parts[1].a_only
-    assert found.p == pytest.approx(2 * stats.norm.sf(abs(found.value) / found.stderr), abs=0.01)
+    # Exact whatever the difficulty of the tasks: under the null each discordant sample is a fair coin.
+    assert (found.test, found.p) == ("mcnemar", mcnemar(found.a_only, found.b_only))
+    by_task = pool_differences(parts, weighting="tasks")
+    assert by_task.value == pytest.approx((parts[0].value + parts[1].value) / 2)
+    assert by_task.test == "pooled t"
+    assert by_task.p == pytest.approx(2 * stats.norm.sf(abs(by_task.value) / by_task.stderr), abs=0.01)
     assert pool_differences(parts[:1], weighting="tasks") == parts[0]
     with pytest.raises(ValueError, match="one metric"):
         pool_differences([parts[0], msgspec.structs.replace(parts[1], metric="f1")], weighting="tasks")
+
+
+def test_pooled_equal_answers():
+    part = paired_difference(ACC, scores(ACC, [1, 0, 1, 1]), scores(ACC, [1, 0, 1, 1]))
+    found = pool_differences([part, part], weighting="samples")
+    assert (found.value, found.p, found.a_only) == (0.0, 1.0, 0)
+    assert found.interval[0] < 0 < found.interval[1]
+    assert found.detectable > 0
+    found = pool_differences([part, part], weighting="tasks")
+    assert (found.value, found.p, found.interval, found.detectable) == (0.0, 1.0, None, None)
+    nothing = paired_difference(ACC, [], [])
+    assert pool_differences([nothing, nothing], weighting="samples").value is None
+    assert pool_differences([part, nothing], weighting="samples").value == 0.0
+    assert pool_differences([part, nothing], weighting="tasks").p is None
 
 
 def test_unpaired_scores_are_refused():
