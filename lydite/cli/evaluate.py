@@ -10,12 +10,13 @@ from typing import Annotated
 import msgspec
 import typer
 
-from lydite.cli.options import Settings, default_out, parse_set, settings_of
+from lydite.cli.options import COMMAND, Settings, default_out, parse_set, settings_of, task_names
 from lydite.cli.progress import Bar
 from lydite.errors import UserError
 from lydite.evaluate import choose_view, select
 from lydite.evaluate import evaluate as run_one
 from lydite.groups import group_estimates
+from lydite.report.table import Format
 from lydite.runs import lock, read_groups, safe_name, write_groups
 from lydite.types import Group, Model, Run, Task
 
@@ -66,7 +67,7 @@ def evaluate(
     reuse: Annotated[
         bool, typer.Option("--reuse", help="Take answers of equal weights to equal requests from earlier runs.")
     ] = False,
-    format_: Annotated[str, typer.Option("--format", help="table, markdown, latex or csv.")] = "table",
+    format_: Annotated[Format, typer.Option("--format", help="table, markdown, latex or csv.")] = "table",
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON object on standard output instead of the table.")
     ] = False,
@@ -78,8 +79,6 @@ def evaluate(
 
     `lydite evaluate smollm2-135m-instruct uniform --tasks mini`
     """
-    if format_ not in ("table", "markdown", "latex", "csv"):
-        raise UserError(f"unknown --format {format_!r}; known: table, markdown, latex, csv")
     if from_ is not None:
         clash = [
             flag
@@ -100,14 +99,14 @@ def evaluate(
         if not tasks:
             raise UserError("name the --tasks; `lydite tasks` lists them")
         settings = Settings(
-            tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()),
+            tasks=task_names(tasks),
+            data_dir=str(data_dir.absolute()) if data_dir else None,
             limit=limit,
             shots=shots,
             seed=seed,
             chat=chat,
             **parse_set(set_),
         )
-        settings = msgspec.structs.replace(settings, data_dir=str(data_dir) if data_dir else None)
     loaded, groups = _load_tasks(settings)
     out = out or default_out(settings, dtype)
     if not json_:
@@ -143,7 +142,7 @@ def _load_tasks(settings: Settings) -> tuple[list[Task], list[Group]]:
         prompted(task, shots=settings.shots, seed=settings.seed, shots_by=settings.shots_by, chat=settings.chat)
         for task in tasks
     ]
-    origin = {"requested": ",".join(settings.tasks)} | ({"data_dir": settings.data_dir} if settings.data_dir else {})
+    origin = {COMMAND: msgspec.json.encode(settings).decode()}
     return [dataclasses.replace(task, origin={**task.origin, **origin}) for task in ready], groups
 
 

@@ -10,6 +10,9 @@ from lydite.errors import RunError, UserError
 from lydite.runs import content_hash, find_runs, read_run, safe_name
 from lydite.types import Decoding
 
+COMMAND = "command"
+"""Entry of a run's environment that holds the Settings of its command as JSON."""
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that shapes an evaluation, but the model."""
@@ -18,7 +21,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data_dir: str | None = None
     limit: int | None = None
     shots: int | None = None
-    shots_by: Literal["task", "sample"] = "task"
+    shots_by: Literal["first_n", "task", "sample"] | None = None
     seed: int = 0
     chat: bool = False
     view: str | None = None
@@ -31,11 +34,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         parts = [f"seed {self.seed}"]
         parts += [f"limit {self.limit} a task (partial)"] if self.limit else []
         parts += [f"shots {self.shots}"] if self.shots is not None else []
-        parts += [f"shots by {self.shots_by}"] if self.shots_by != "task" else []
+        parts += [f"shots by {self.shots_by}"] if self.shots_by else []
         parts += ["chat template"] if self.chat else []
         parts += [f"view {self.view}"] if self.view else []
         parts += [f"{key} {value}" for key, value in (self.decoding | self.model).items()]
         return ", ".join(parts)
+
+
+def task_names(text: str) -> tuple[str, ...]:
+    """The words of `--tasks`; task files by their whole path, so that a run can be repeated from another folder."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return tuple(str(Path(name).absolute()) if name.endswith((".toml", ".py")) else name for name in names)
 
 
 def parse_set(pairs: list[str]) -> dict[str, Any]:
@@ -48,8 +57,8 @@ def parse_set(pairs: list[str]) -> dict[str, Any]:
             raise UserError(f"--set {pair!r} is not KEY=VALUE")
         value = _value(text.strip())
         if key == "shots_by":
-            if value not in ("task", "sample"):
-                raise UserError(f"--set shots_by is task or sample, not {text!r}")
+            if value not in ("first_n", "task", "sample"):
+                raise UserError(f"--set shots_by is first_n, task or sample, not {text!r}")
             found[key] = value
         elif key == "view":
             found[key] = str(value)
@@ -77,37 +86,27 @@ def _value(text: str) -> Any:
 
 
 def settings_of(folder: Path) -> Settings:
-    """The settings that made the runs in `folder` (OUT, OUT/<model> or a leaf)."""
+    """The settings of the command that made the runs in `folder` (OUT, OUT/<model> or a leaf)."""
     runs = [read_run(leaf) for leaf in find_runs(folder)]
-    whole_out = not (folder / "run.json").exists()
-    requested = dict.fromkeys(
-        run.environment.get("requested", run.task.name) if whole_out else _task_spec(run) for run in runs
-    )
-    found = {
-        Settings(
-            tasks=tuple(dict.fromkeys(name for names in requested for name in names.split(","))),
-            data_dir=run.environment.get("data_dir"),
-            limit=run.config["limit"],
-            shots=run.task.settings.get("shots_asked"),
-            shots_by=run.task.settings.get("shots_by", "task"),
-            seed=run.config["seed"],
-            chat=bool(run.task.settings.get("chat", False)),
-            view=run.config.get("view_asked"),
-        )
-        for run in runs
-    }
-    if len({msgspec.json.encode(one) for one in found}) > 1:
+    commands = dict.fromkeys(run.environment.get(COMMAND, "") for run in runs)
+    if "" in commands:
+        raise RunError(f"{folder} holds a run that `lydite evaluate` did not make, so its settings are not known")
+    found = [msgspec.json.decode(command, type=Settings) for command in commands]
+    if (folder / "run.json").exists():
+        task = runs[0].environment.get("task_file", runs[0].task.name)
+        return msgspec.structs.replace(found[0], tasks=(task,))
+    merged = msgspec.structs.replace(found[0], tasks=tuple(dict.fromkeys(name for one in found for name in one.tasks)))
+    if any(msgspec.structs.replace(one, tasks=merged.tasks) != merged for one in found):
         raise RunError(f"the runs in {folder} have different settings; name one of them: OUT/<model>/<task>")
-    first = next(iter(found))
-    return msgspec.structs.replace(first, decoding=runs[0].config["decoding"])
-
-
-def _task_spec(run: Any) -> str:
-    return str(run.environment.get("task_file", run.task.name))
+    return merged
 
 
 def default_out(settings: Settings, dtype: str) -> Path:
     """runs/<tasks>-<hash of the settings>: the same command finds its folder again, other models join it."""
-    names = "-".join(safe_name(Path(task).stem) for task in settings.tasks)
-    plain = msgspec.to_builtins(settings) | {"dtype": dtype}
-    return Path("runs") / f"{names[:40].rstrip('-')}-{content_hash(plain, 6)}"
+    names = [safe_name(Path(task).stem) for task in settings.tasks]
+    # Where the data lies does not matter: its content is in the fingerprints of the tasks.
+    plain = msgspec.structs.replace(settings, data_dir=None, tasks=tuple(names))
+    return (
+        Path("runs")
+        / f"{'-'.join(names)[:40].rstrip('-')}-{content_hash(msgspec.to_builtins(plain) | {'dtype': dtype}, 6)}"
+    )
