@@ -186,7 +186,7 @@ def _report(out: Path) -> Path:
 
 
 def _print(
-    out: Path, page: Path, runs: Mapping[str, Mapping[str, Run]], settings: Settings, format_: str, json_: bool
+    out: Path, page: Path, runs: Mapping[str, Mapping[str, Run]], settings: Settings, format_: Format, json_: bool
 ) -> None:
     from lydite.report.table import tables
 
