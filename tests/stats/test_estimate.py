@@ -91,6 +91,15 @@ def test_fractional_proportions_stay_in_bounds():
     assert found.value < found.interval[1] <= 1
 
 
+def test_clusters_that_agree_by_luck_promise_no_more_than_independent_samples():
+    """Pairs with one right and one wrong answer have almost no spread between clusters."""
+    values, names = [1, 0] * 20 + [1, 1], [str(i // 2) for i in range(42)]
+    found = estimate(ACC, scores(ACC, values), clusters=names)
+    assert found.stderr < 0.03
+    low, high = wilson(22 / 42, 42)
+    assert found.interval[0] <= low < high <= found.interval[1]
+
+
 def test_clusters_of_one_change_nothing():
     values = scores(ACC, [1, 0, 1, 1])
     assert estimate(ACC, values, clusters=["a", "b", None, None]) == estimate(ACC, values)
