@@ -59,11 +59,11 @@ def resampled_sums(rows: FloatArray, resamples: int, seed: int) -> FloatArray:
 def spread(replicates: FloatArray, n: int, level: float) -> tuple[float | None, Interval | None]:
     """Standard error and interval from the metric's values on resamples of `n` units.
 
-    Neither where fewer than two units were drawn or the metric is undefined on too many resamples; no interval where
-    all resamples agree.
+    Neither where the metric is undefined on too many resamples; no interval where all resamples agree.
     """
+    assert n > 1, "one unit resampled is itself"
     defined = replicates[np.isfinite(replicates)]
-    if n < 2 or len(defined) < (1 - MAX_UNDEFINED) * len(replicates):
+    if len(defined) < (1 - MAX_UNDEFINED) * len(replicates):
         return None, None
     stderr = float(np.std(defined, ddof=1))
     tail = float(special.ndtr(-t_quantile(level, n - 1) * np.sqrt(n / (n - 1))))

@@ -122,6 +122,8 @@ def _means(
     n, deltas = len(a), (a - b)[:, 0]
     stderr, df = mean_stderr(deltas, index)
     value = math.fsum(deltas) / n
+    limits = bounds(metric) or (-math.inf, math.inf)
+    widest = limits[1] - limits[0]
     half = t_quantile(level, df) * stderr if stderr else None
     units_a, units_b = (a, b) if index is None else (sum_clusters(a, index), sum_clusters(b, index))
     p = None
@@ -132,7 +134,7 @@ def _means(
         metric=metric.name,
         value=value,
         stderr=stderr,
-        interval=None if half is None else (value - half, value + half),
+        interval=None if half is None else (max(value - half, -widest), min(value + half, widest)),
         level=level,
         method="t" if index is None else "clustered t",
         p=p,

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lydite.stats import estimate, wilson
+from lydite.stats.bootstrap import spread
 from lydite.types import Metric, Score
 from tests.stats.helpers import ACC, F1, MEAN, PERPLEXITY, scores, stat_scores
 
@@ -154,6 +155,15 @@ def test_clustered_bootstrap_equals_the_clustered_stderr():
     assert boot.stderr == pytest.approx(plain.stderr, rel=0.04)
     assert boot.interval == pytest.approx(plain.interval, abs=0.03)
     assert boot.stderr > 1.5 * estimate(mean, stat_scores(mean, [(v, 1) for v in values])).stderr
+
+
+def test_percentiles_are_widened_for_small_samples():
+    """Replicates that are exactly normal give Hesterberg's t quantile times sqrt(n / (n - 1))."""
+    replicates = stats.norm.ppf((np.arange(100_000) + 0.5) / 100_000)
+    stderr, (low, high) = spread(replicates, 6, 0.95)
+    assert stderr == pytest.approx(1, abs=1e-3)
+    assert -low == pytest.approx(high)
+    assert high == pytest.approx(stats.t.ppf(0.975, 5) * np.sqrt(6 / 5), rel=0.01)
 
 
 def test_rows_metric_equals_its_twin_of_sums():

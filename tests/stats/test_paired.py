@@ -150,6 +150,11 @@ def test_failures_on_either_side_are_left_out():
     assert (nothing.n, nothing.value, nothing.p, nothing.interval) == (0, None, None, None)
 
 
+def test_differences_of_proportions_stay_within_one():
+    found = paired_difference(ACC, scores(ACC, [1, 1, 0.5]), scores(ACC, [0, 0, 0]))
+    assert (found.method, found.interval[1]) == ("t", 1.0)
+
+
 def test_one_cluster_has_no_test():
     found = paired_difference(MEAN, scores(MEAN, [1, 2, 4]), scores(MEAN, [0, 0, 0]), clusters=["p"] * 3)
     assert found.value == pytest.approx(7 / 3)
@@ -166,6 +171,25 @@ def test_clusters_widen_the_interval():
     assert clustered.stderr > 2 * plain.stderr
     assert clustered.stderr == pytest.approx(stats.sem((a - b).reshape(20, 10).mean(axis=1)))
     assert clustered.p > plain.p
+
+
+def test_clustered_corpus_difference():
+    """A mean written as a corpus metric: test and error are those of the clustered mean."""
+    mean = Metric(name="m", finish=lambda sums: sums[..., 0] / sums[..., 1])
+    rng = np.random.default_rng(7)
+    shift = np.repeat(rng.normal(0.3, 1, 40), 5)
+    a, b = shift + rng.normal(0, 1, 200), rng.normal(0, 1, 200)
+    names = [str(i // 5) for i in range(200)]
+    rows = [stat_scores(mean, [(value, 1) for value in column]) for column in (a, b)]
+    found = paired_difference(mean, *rows, clusters=names)
+    plain = paired_difference(MEAN, scores(MEAN, a), scores(MEAN, b), clusters=names)
+    assert (found.num_clusters, found.method) == (40, "clustered paired bootstrap")
+    assert found.stderr == pytest.approx(plain.stderr, rel=0.05)
+    assert found.p == pytest.approx(plain.p, abs=0.015)
+    assert found.interval == pytest.approx(plain.interval, abs=0.05)
+    unclustered = paired_difference(mean, *rows)
+    assert found.stderr > 1.25 * unclustered.stderr
+    assert found.p > unclustered.p + 0.05
 
 
 def test_detectable_difference_for_proportions():
