@@ -60,6 +60,23 @@ class Store:
         return len(self._pieces)
 
 
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a layer asks of its attention."""
+
+    scale: float | None
+    """Factor on scores; None: 1 / sqrt(D)."""
+    window: int | None
+    """How many positions back a row sees, itself included; None: all."""
+    softcap: float | None
+    sinks: Tensor | None
+    """[H], one learned score a head."""
+
+    @property
+    def is_plain(self) -> bool:
+        return self.softcap is None and self.sinks is None
+
+
 @dataclass(slots=True)
 class _Call:
     """One attention product: rows of the batch against runs of keys."""
@@ -90,23 +107,12 @@ class TreePass:
         """How many attention layers have been called."""
         self._calls: dict[int | None, list[_Call]] = {}
 
-    def attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        scale: float | None,
-        window: int | None,
-        softcap: float | None,
-        sinks: Tensor | None,
-    ) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
         """query [1, H, T, D], key and value [1, H/G, T, D] -> [1, T, H, D of value]."""
         keys, values = key[0], value[0]
         for piece, start, stop in self.batch.saves:
             self.store.save(piece, self.layer, keys[:, start:stop], values[:, start:stop])
-        if window is not None and window > int(self.batch.positions.max()):
-            window = None
+        window = None if rule.window is None or rule.window > int(self.batch.positions.max()) else rule.window
         if window not in self._calls:
             self._calls[window] = [
                 call for block in self.batch.blocks for call in _lower(block, self.batch, window, query, self.dtype)
@@ -114,7 +120,7 @@ class TreePass:
         output = query.new_empty(query.shape[2], query.shape[1], value.shape[3])
         for call in self._calls[window]:
             k, v = self._gather(call.keys, keys, values)
-            rows = _product(query[0, :, call.start : call.stop], k, v, call, scale, softcap, sinks)
+            rows = _product(query[0, :, call.start : call.stop], k, v, call, rule)
             output[call.start : call.stop] = rows.transpose(0, 1)
         self.layer += 1
         return output[None]
@@ -131,39 +137,30 @@ class TreePass:
         return torch.cat([k for k, _ in parts], dim=1), torch.cat([v for _, v in parts], dim=1)
 
 
-def _product(
-    query: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    call: _Call,
-    scale: float | None,
-    softcap: float | None,
-    sinks: Tensor | None,
-) -> Tensor:
+def _product(query: Tensor, keys: Tensor, values: Tensor, call: _Call, rule: Rule) -> Tensor:
     """query [H, rows, D], keys and values [H/G, K, D] -> [H, rows, D]."""
     heads, rows, width = query.shape
     groups = heads // keys.shape[0]
-    plain = softcap is None and sinks is None
-    if call.mask is None and plain:
+    if call.mask is None and rule.is_plain:
         if groups > 1:
             keys, values = keys.repeat_interleave(groups, 0), values.repeat_interleave(groups, 0)
-        return scaled_dot_product_attention(query[None], keys[None], values[None], is_causal=True, scale=scale)[0]
+        return scaled_dot_product_attention(query[None], keys[None], values[None], is_causal=True, scale=rule.scale)[0]
     stacked = query.reshape(keys.shape[0], groups * rows, width)
-    if plain:
+    if rule.is_plain:
         mask = call.folded_mask(groups)
-        out = scaled_dot_product_attention(stacked[None], keys[None], values[None], attn_mask=mask, scale=scale)[0]
-        return out.reshape(heads, rows, -1)
-    scores = (stacked @ keys.transpose(1, 2)) * (width**-0.5 if scale is None else scale)
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
+        out = scaled_dot_product_attention(stacked[None], keys[None], values[None], attn_mask=mask, scale=rule.scale)
+        return out[0].reshape(heads, rows, -1)
+    scores = (stacked @ keys.transpose(1, 2)) * (width**-0.5 if rule.scale is None else rule.scale)
+    if rule.softcap is not None:
+        scores = torch.tanh(scores / rule.softcap) * rule.softcap
     scores = scores.view(heads, rows, -1)
     if call.mask is None:
         blocked = torch.ones(rows, rows, dtype=torch.bool, device=query.device).triu(1)
         scores = scores.masked_fill(blocked, -torch.inf)
     else:
         scores = scores + call.mask
-    if sinks is not None:
-        column = sinks.to(scores.dtype).view(heads, 1, 1).expand(heads, rows, 1)
+    if rule.sinks is not None:  # a learned score that takes weight and gives no value
+        column = rule.sinks.to(scores.dtype).view(heads, 1, 1).expand(heads, rows, 1)
         weights = torch.cat([scores, column], dim=-1).softmax(-1, dtype=torch.float32)[..., :-1]
     else:
         weights = scores.softmax(-1, dtype=torch.float32)
@@ -221,33 +218,25 @@ _ACTIVE: ContextVar[TreePass | None] = ContextVar("lydite_tree_pass", default=No
 
 
 def _attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    is_causal: bool | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    s_aux: Tensor | None = None,
-    **more: Any,
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """The attention function: the signature is transformers'."""
+    """The attention function; arguments and result are as transformers defines them."""
     active = _ACTIVE.get()
     if active is None:
         raise Unsupported(f"{NAME} was called outside of a packed batch")
-    unknown = sorted(name for name, given in more.items() if given is not None and name not in _HARMLESS)
-    if unknown or dropout or is_causal is False:
-        raise Unsupported(f"attention asks for {', '.join(unknown) or 'dropout or sight of the future'}")
+    asked = {name: given for name, given in options.items() if given is not None and name not in _HARMLESS}
+    unknown = sorted(set(asked) - {"scaling", "dropout", "is_causal", "sliding_window", "softcap", "s_aux"})
+    if unknown:
+        raise Unsupported(f"attention asks for {', '.join(unknown)}")
+    if asked.get("dropout", 0.0) or not asked.get("is_causal", True):
+        raise Unsupported("attention asks for dropout or for sight of the future")
     if query.shape[0] != 1 or query.shape[2] != key.shape[2] or query.shape[1] % key.shape[1]:
         raise Unsupported(f"attention over shapes {tuple(query.shape)} and {tuple(key.shape)}")
     window = None if attention_mask is None else int(attention_mask)
-    if sliding_window is not None and sliding_window != window:
-        raise Unsupported(f"a layer's window is {sliding_window}, but its mask's is {window}")
-    out = active.attend(query, key, value, scale=scaling, window=window, softcap=softcap, sinks=s_aux)
-    return out, None
+    if asked.get("sliding_window", window) != window:
+        raise Unsupported(f"a layer's window is {asked['sliding_window']}, but its mask's is {window}")
+    rule = Rule(asked.get("scaling"), window, asked.get("softcap"), asked.get("s_aux"))
+    return active.attend(query, key, value, rule), None
 
 
 def _mask(

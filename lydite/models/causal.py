@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lydite.engine.budget import batch_rows
@@ -265,7 +266,7 @@ def _load_weights(folder: Path, dtype: str, device: str, chosen: CausalSettings)
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the model in {folder} cannot be read: {_line(error)}") from error
     if report["missing_keys"]:
         raise ModelError(

@@ -153,9 +153,11 @@ def test_a_window_that_is_one_too_wide_is_seen(monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_attention_function_that_ignores_the_soft_cap_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     right = attention._product
-    monkeypatch.setattr(
-        attention, "_product", lambda q, k, v, call, scale, softcap, sinks: right(q, k, v, call, scale, None, sinks)
-    )
+
+    def wrong(*args: object) -> torch.Tensor:
+        return right(*args[:-1], replace(args[-1], softcap=None))  # type: ignore[arg-type,type-var]
+
+    monkeypatch.setattr(attention, "_product", wrong)
     scorer = Scorer(tiny_model("gemma2", scale=10.0), batch_tokens=64)
     assert scorer.path == "plain"
     assert "differ" in scorer.reason
