@@ -317,6 +317,24 @@ def test_letters_and_correction_over_tasks(tmp_path):
     assert "1-2:" in compare_tables.render(found, "table")
 
 
+def test_letters_follow_the_corrected_p(tmp_path):
+    """Eight samples against one: p is 0.039, but not when it is one of three such tests."""
+    for name, right in (("a", range(8)), ("b", [9])):
+        table = {f"s{i}": float(i in right) for i in range(30)}
+
+        def score(sample, outputs, table=table):
+            return [Score(sample_id=sample.id, metric="acc", value=table[sample.id])]
+
+        for task in ("one", "two", "three"):
+            evaluate(model(name), choice_task(30, name=task, score=score), out=tmp_path)
+    [first, *_] = compare([tmp_path], know_none).tasks
+    [pair] = first.pairs
+    assert (pair.difference.p, pair.p_holm) == (pytest.approx(0.0390625), pytest.approx(3 * 0.0390625))
+    assert first.ranks == ("a", "a")
+    [alone] = compare([tmp_path / "a" / "one", tmp_path / "b" / "one"], know_none).tasks
+    assert alone.ranks == ("a", "b")
+
+
 def group(name, members, parts, weighting):
     return GroupEstimates(model="a", group=name, members=members, parts=parts, weighting=weighting, estimates=())
 
