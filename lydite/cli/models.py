@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from lydite.errors import UserError
@@ -120,10 +120,14 @@ def _fetch(name: str, source: str, json_: bool) -> None:
 
 
 def _progress(bar: Progress) -> OnProgress:
-    task = bar.add_task("", total=None, visible=False)
+    tasks: dict[str, TaskID] = {}
 
     def on_progress(what: str, done: int, total: int) -> None:
-        bar.update(task, description=what, completed=done, total=total or None, visible=True)
+        if what not in tasks:
+            for old in bar.task_ids:
+                bar.remove_task(old)
+            tasks[what] = bar.add_task(what, total=total or None)
+        bar.update(tasks[what], completed=done, total=total or None)
 
     return on_progress
 

