@@ -13,6 +13,8 @@ from lydite.report.rows import Row
 from lydite.stats import estimate, wilson
 from lydite.types import Estimate, Metric
 
+MANY = 4
+"""So many groups and lone tasks are an overview of their own; fewer are shown with their members."""
 MAX_ENTRIES = 40
 MAX_PANELS = 48
 MAX_LABELS = 30
@@ -31,8 +33,8 @@ class Panel:
 
 
 def headline_rows(top: Sequence[Row]) -> list[Row]:
-    """What a person counts: groups and lone tasks; where those are fewer than four, the groups' members too."""
-    if len(top) >= 4:
+    """Groups and lone tasks; where those are few, the groups' direct members too."""
+    if len(top) >= MANY:
         return list(top)
     return [row for root in top for depth, row in root.walk() if depth <= 1]
 
@@ -79,14 +81,14 @@ def _panels(name: str, title: str, metric: str, found: Sequence[Row], models: Se
     for number, part in enumerate(parts):
         higher = part[0].higher.get(metric, True)
         entries = [_entry(row, metric, models) for row in part]
-        heading = title if len(parts) == 1 else f"{title} ({number + 1} of {len(parts)})"
+        heading = _arrow(title, higher) + (f" ({number + 1} of {len(parts)})" if len(parts) > 1 else "")
         spoken = f"Estimates with intervals, {title}: the tables hold the same numbers."
-        panels.append(Panel(heading, forest(f"{name}-{number}", spoken, entries, higher=higher), _better(higher)))
+        panels.append(Panel(heading, forest(f"{name}-{number}", spoken, entries, higher=higher)))
     return panels
 
 
-def _better(higher: bool) -> str:
-    return "more is better" if higher else "less is better"
+def _arrow(title: str, higher: bool) -> str:
+    return f"{title} {'↑' if higher else '↓'}"
 
 
 # ------------------------------------------------------------------------------------------- slices
@@ -160,7 +162,7 @@ def _slice_panel(name: str, row: Row, metric: str, key: str, table: Labelled, mo
         return None
     higher = row.higher.get(metric, True)
     title = f"{text.one_line(row.name)}: {text.one_line(metric)} by {text.one_line(key)}"
-    return Panel(title, forest(name, f"Estimates with intervals, {title}", entries, higher=higher), _better(higher))
+    return Panel(_arrow(title, higher), forest(name, f"Estimates with intervals, {title}", entries, higher=higher))
 
 
 def _slice_estimate(metric: str, samples: Sequence[tuple[Digest, Light]]) -> Estimate | None:

@@ -111,18 +111,21 @@ def _answer(record: SampleRecord, headline: str, shared: str | None) -> dict[str
     scores = [score for score in record.scores if score.metric == headline and score.by == "auto"] or list(
         record.scores
     )
+    reasons = {output.reason for output in record.outputs if isinstance(output, Failure)}
     answer: dict[str, Any] = {
         "state": _state(scores[0] if scores else None),
-        "scores": [_score(score) for score in record.scores],
+        "scores": [_score(score, reasons) for score in record.scores],
         "flags": _flags(record),
+        "read": _read(record, scores),
     }
     if shared is not None:
         answer["prompt"] = _prompt(record, shared)
     choices = choice_outputs(record)
-    if choices:
+    if choices and not all(isinstance(output, Failure) for output in choices):
         answer["choices"] = _choice_rows(record, choices)
     rest = list(zip(record.requests, record.outputs, strict=True))[len(choices) :]
-    outputs = [_output(request, output) for request, output in rest[:8]]
+    outputs = [_output(request, output) for request, output in rest[:8] if not isinstance(output, Failure)]
+    outputs += [{"kind": "failure", "text": _cut(reason)} for reason in sorted(reasons)]
     if outputs:
         answer["outputs"] = outputs
     return answer
@@ -136,10 +139,23 @@ def _state(score: Score | None) -> str:
     return {1.0: "right", 0.0: "wrong"}.get(score.value, "scored") if not score.stats else "scored"
 
 
-def _score(score: Score) -> list[Any]:
-    value = None if score.value is None else float(f"{score.value:.4g}")
-    answer = None if score.answer is None else _cut(score.answer)
-    return [text.one_line(score.metric), value, score.status, answer, _cut(score.note), text.one_line(score.by)]
+def _score(score: Score, reasons: set[str]) -> list[str]:
+    """Metric, value, status, note and rater; a note that only repeats why the request failed is left out."""
+    value = "–" if score.value is None else f"{score.value:.4g}".replace("-", "−")
+    return [
+        text.one_line(score.metric),
+        value,
+        score.status,
+        _cut("" if score.note in reasons else score.note),
+        text.one_line(score.by),
+    ]
+
+
+def _read(record: SampleRecord, scores: Sequence[Score]) -> str | None:
+    """The answer as the headline metric read it, where the reader cannot see it already."""
+    answer = scores[0].answer if scores else None
+    outputs = [output.text.strip() for output in record.outputs if isinstance(output, Completion | Span)]
+    return None if answer is None or choice_outputs(record) or answer.strip() in outputs else _cut(answer)
 
 
 def _flags(record: SampleRecord) -> list[str]:
@@ -168,7 +184,7 @@ def _choice_rows(record: SampleRecord, outputs: Sequence[LogProbs | Failure]) ->
         if isinstance(output, Failure):
             row["failure"] = _cut(output.reason)
         else:
-            row |= {"total": round(output.total, 3), "tokens": _tokens(output)}
+            row |= {"total": f"{output.total:.2f}".replace("-", "−"), "tokens": _tokens(output)}
             row |= {"share": round(shares[position], 4)} if shares else {}
         if len(contexts) > 1:
             row["context"] = _cut(_context(record.requests[position]))
@@ -188,8 +204,6 @@ def _tokens(output: LogProbs) -> list[list[Any]]:
 
 
 def _output(request: Request, output: Any) -> dict[str, Any]:
-    if isinstance(output, Failure):
-        return {"kind": "failure", "text": _cut(output.reason)}
     if isinstance(output, Completion):
         return {"kind": "text", "text": _cut(output.text), "note": text.plural(output.num_tokens, "token")}
     if isinstance(output, Span):
@@ -200,8 +214,9 @@ def _output(request: Request, output: Any) -> dict[str, Any]:
         names = labels if len(labels) == len(output.probs) else [str(i) for i in range(len(output.probs))]
         return {"kind": "labels", "labels": [[_cut(n), round(p, 4)] for n, p in zip(names, output.probs, strict=True)]}
     assert isinstance(output, LogProbs)
-    greedy = "every token the most likely one" if output.greedy else "not the most likely tokens"
-    note = f"{output.total:.2f} nats over {text.plural(len(output.tokens), 'token')}, {greedy}"
+    greedy = ", each the most likely one" if output.greedy else ""
+    total = f"{output.total:.2f}".replace("-", "−")
+    note = f"{total} nats over {text.plural(len(output.tokens), 'token')}{greedy}"
     return {"kind": "tokens", "tokens": _tokens(output), "note": note}
 
 

@@ -53,17 +53,16 @@
     return [words(one.tokens), el("p", { class: "aside" }, one.note)];
   };
 
-  const score = ([metric, value, status, read, note, by]) => el("div", {},
+  const score = ([metric, value, status, note, by]) => el("div", {},
     el("dt", {}, metric, by === "auto" ? null : el("small", {}, ` ${by}`)),
-    el("dd", {}, value === null ? "–" : String(value), status === "ok" ? null : el("small", {}, ` ${status}`),
-      read === null ? null : el("q", { dir: "auto" }, read), note ? el("small", {}, ` ${note}`) : null));
+    el("dd", {}, value, status === "ok" ? null : el("small", {}, ` ${status}`), note ? el("small", {}, ` ${note}`) : null));
 
   const answer = (given, m, card, task) => el("section", { class: `answer ${given.state}` },
     el("h4", {}, mark(m), data.models[m], el("span", { class: "state" }, given.state)),
     ...(given.prompt === undefined ? [] : prompt(given.prompt, task.shared)),
     given.choices === undefined ? null : el("ol", { class: "choices" }, ...given.choices.map((row, i) => choice(row, card.gold.includes(i)))),
     ...(given.outputs || []).flatMap((one) => output(one, card.gold)),
-    el("dl", { class: "scores" }, ...given.scores.map(score)),
+    el("dl", { class: "scores" }, given.read === null ? null : el("div", {}, el("dt", {}, "read as"), el("dd", {}, el("q", { dir: "auto" }, given.read))), ...given.scores.map(score)),
     given.flags.length ? el("ul", { class: "flags" }, ...given.flags.map((flag) => el("li", {}, flag))) : null);
 
   const draw = ({ task, card }, only) => el("article", { class: "card" },

@@ -7,6 +7,7 @@ script but page.js, by its hash.
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import msgspec
 from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
+from markupsafe import Markup
 
 import lydite
 from lydite.report import breakdown, facts, summary, text
@@ -106,7 +108,13 @@ def _environment() -> SandboxedEnvironment:
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["heat"] = heat
+    environment.filters["breaks"] = breaks
     return environment
+
+
+def breaks(name: str) -> Markup:
+    """A name that may be broken over lines after an underscore, slash or colon."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_/:])(?=\w)", name))
 
 
 def heat(logprob: float | None) -> int:

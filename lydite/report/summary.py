@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lydite.report import text
-from lydite.report.breakdown import headline_rows
+from lydite.report.breakdown import MANY
 from lydite.report.digest import Digest
 from lydite.report.rows import Row, best, leader, versus_chance
 
@@ -20,12 +20,15 @@ class Warning:
 
     level: str
     text: str
+    places: tuple[str, ...] = ()
+    """Runs that it is about."""
 
 
 def paragraph(top: Sequence[Row], models: Sequence[str]) -> str:
     """One to four sentences."""
-    found = [row for row in headline_rows(top) if row.cells(row.headline)]
-    noun = "benchmark" if len(top) >= 4 else "task"
+    tasks = [row for root in top for _, row in root.walk() if not row.is_group]
+    found, noun = (top, "benchmark") if len(top) >= MANY else (tasks, "task")
+    found = [row for row in found if row.cells(row.headline)]
     if not any(cell.estimate.value is not None for row in found for cell in row.cells(row.headline).values()):
         return "No number can be given yet: no run here has been finished."
     sentences = _comparison(found, models, noun) if len(models) > 1 else []
@@ -61,6 +64,8 @@ def _comparison(found: Sequence[Row], models: Sequence[str], noun: str) -> list[
         sentences.append("Its lead is larger than its uncertainty.")
     elif supported == sure[name] == count and not tied:
         sentences.append(f"The lead is larger than its uncertainty on {'that one' if count == 1 else 'all ' + whose}.")
+    elif list(sure) == [name] and not tied:
+        sentences.append(f"{supported} of its leads {'is' if supported == 1 else 'are'} larger than the uncertainty.")
     else:
         leads = [f"{n} by {text.one_line(who)}" for who, n in sure.most_common()]
         verb = "lead is" if supported == 1 else "leads are"
@@ -69,30 +74,23 @@ def _comparison(found: Sequence[Row], models: Sequence[str], noun: str) -> list[
 
 
 def _chance(found: Sequence[Row], models: Sequence[str], noun: str) -> list[str]:
-    sentences = []
+    counts: list[tuple[str, Counter[str]]] = []
     for model in models:
         states: Counter[str] = Counter()
         for row in found:
-            cell = row.cells(row.headline).get(model)
-            if cell:
-                states[versus_chance(cell.estimate, row.higher.get(row.headline, True))] += 1
+            if model in row.cells(row.headline):
+                states[versus_chance(row.cells(row.headline)[model].estimate, row.higher.get(row.headline, True))] += 1
         del states[""]
-        total = states.total()
-        if not total:
-            continue
-        who = text.one_line(model)
-        if states["above"] == total:
-            where = f"all {total} {noun}s" if total > 1 else f"the one {noun}"
-            sentences.append(f"{who} is above chance on {where} where guessing has a meaning.")
-        elif states["above"] == 0 and states["below"] == 0:
-            where = f"any of the {total} {noun}s" if total > 1 else f"the one {noun}"
-            sentences.append(f"{who} cannot be told from chance on {where} where guessing has a meaning.")
-        else:
-            below = f", below it on {states['below']}" if states["below"] else ""
-            sentences.append(
-                f"{who} is above chance on {states['above']} of {total} {noun}s where guessing has a meaning{below}."
-            )
-    return sentences if len(models) <= 4 else []
+        if states.total():
+            counts.append((text.one_line(model), states))
+    if not counts or len(counts) > 4:
+        return []
+    parts = [f"{who} on {n['above']} of {n.total()}" for who, n in counts]
+    nouns = f"{noun}s" if counts[0][1].total() > 1 else noun
+    parts[0] += f" {nouns}"
+    sentences = [f"Above chance, where guessing has a meaning: {text.join_words(parts)}."]
+    below = [f"{who} on {n['below']}" for who, n in counts if n["below"]]
+    return [*sentences, f"Below chance: {text.join_words(below)}."] if below else sentences
 
 
 def warnings(digests: Sequence[Digest]) -> list[Warning]:
@@ -124,7 +122,9 @@ def _unfinished(digests: Sequence[Digest]) -> list[Warning]:
         return [Warning("error", f"{found[0]} The same command continues it.")]
     if not found:
         return []
-    return [Warning("error", f"Not finished: {_some(found)}. The same command continues.")]
+    return [
+        Warning("error", f"{text.plural(len(found), 'run')} not finished. The same command continues.", tuple(found))
+    ]
 
 
 def _some(parts: Sequence[str], limit: int = 4) -> str:
@@ -141,13 +141,9 @@ def _failed(digests: Sequence[Digest]) -> list[Warning]:
     if not total:
         return []
     why = _some([f"{text.cut_middle(text.one_line(reason), 120)} ({count})" for reason, count in reasons.most_common()])
-    where = _some([f"{_where(one)} ({count})" for one, count in sorted(rows, key=lambda row: -row[1]) if count])
-    verb = (
-        "answer failed and is counted as failed, not as wrong"
-        if total == 1
-        else "answers failed and are counted as failed, not as wrong"
-    )
-    return [Warning("error", f"{total:,} {verb}: {where}. Reason: {why}.")]
+    places = tuple(f"{_where(one)} ({count:,})" for one, count in sorted(rows, key=lambda row: -row[1]) if count)
+    verb = "answer failed and is" if total == 1 else "answers failed and are"
+    return [Warning("error", f"{total:,} {verb} counted as failed, not as wrong. Reason: {why}.", places)]
 
 
 def _limited(digests: Sequence[Digest]) -> list[Warning]:
@@ -186,5 +182,5 @@ def _counted(digests: Sequence[Digest], name: str, words: str) -> list[Warning]:
     }[name]
     if not sum(counts):
         return []
-    where = [f"{_where(one)} ({count:,})" for one, count in zip(digests, counts, strict=True) if count]
-    return [Warning("note", f"{text.plural(sum(counts), 'answer')} {words}: {_some(where)}.")]
+    places = tuple(f"{_where(one)} ({count:,})" for one, count in zip(digests, counts, strict=True) if count)
+    return [Warning("note", f"{text.plural(sum(counts), 'answer')} {words}.", places)]

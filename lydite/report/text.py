@@ -32,7 +32,7 @@ def _shown(match: re.Match[str]) -> str:
 
 def clean(text: str) -> str:
     """`text` with control characters, direction marks and lone surrogates shown as visible signs; newline and tab stay."""
-    return _STRANGE.sub(_shown, text.replace("\r\n", "\n"))
+    return text if text.isprintable() else _STRANGE.sub(_shown, text.replace("\r\n", "\n"))
 
 
 def one_line(text: str) -> str:

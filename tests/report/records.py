@@ -1,7 +1,10 @@
 """Small records that the report's tests draw: no model, no data, values chosen by hand."""
 
 import hashlib
+from collections.abc import Sequence
+from pathlib import Path
 
+from lydite.runs import safe_name, write_json, write_samples
 from lydite.types import (
     Completion,
     Estimate,
@@ -149,3 +152,15 @@ def document(id: str, text: str, nats_per_character: float = 1.0) -> SampleRecor
         outputs=(LogProbs(tokens=tokens, logprobs=logprobs, greedy=False, rule="causal"),),
         scores=(Score(sample_id=id, metric="bits_per_byte", value=nats_per_character, stats=(1.0, 1.0)),),
     )
+
+
+def write_out(out: Path, runs: Sequence[tuple[Run, list[SampleRecord]]], groups: Sequence[GroupEstimates] = ()) -> Path:
+    """A folder as `lydite evaluate` leaves it."""
+    for run, records in runs:
+        folder = out / safe_name(run.model.name) / safe_name(run.task.name)
+        folder.mkdir(parents=True)
+        write_json(folder / "run.json", run)
+        write_samples(folder, records)
+    if groups:
+        write_json(out / "groups.json", list(groups))
+    return out
