@@ -287,18 +287,20 @@ def signature(run: Run, value: Estimate) -> str:
         f"rule {model.rule}" if run.view == "score" else f"view {run.view}",
     ]
     parts += [model.dtype] if model.dtype else []
-    parts += [
-        f"{key} {setting}"
-        for key, setting in sorted({"shots": 0, **run.task.settings}.items())
-        if setting not in (None, False)
-    ]
+    parts += _said({"shots": 0, **run.task.settings})
     parts += [f"limit {config['limit']}"] if config["limit"] is not None else []
-    parts += [f"seed {config['seed']}"]
-    parts += [f"{key} {setting}" for key, setting in sorted(config["decoding"].items())]
-    parts += [
-        f"{key} {setting}" for key, setting in sorted(model.settings.items()) if isinstance(setting, str | int | float)
-    ]
+    parts += [f"seed {config['seed']}", *_said(config["decoding"])]
+    parts += _said({"model_seed" if key == "seed" else key: setting for key, setting in model.settings.items()})
     return " | ".join([*parts, f"lydite {config['lydite']}"])
+
+
+def _said(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as words of a signature; what is off or unset goes without saying."""
+    return [
+        f"{key} {setting}"
+        for key, setting in sorted(settings.items())
+        if isinstance(setting, str | int | float) and setting is not False
+    ]
 
 
 # ----------------------------------------------------------------------------------------- bookkeeping

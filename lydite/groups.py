@@ -38,7 +38,12 @@ def group_estimates(model: str, runs: Mapping[str, Run], groups: Sequence[Group]
         done[group.name] = estimates
         result.append(
             GroupEstimates(
-                model=model, group=group.name, members=tuple(tasks), weighting=group.weighting, estimates=estimates
+                model=model,
+                group=group.name,
+                members=tuple(tasks),
+                parts=group.members,
+                weighting=group.weighting,
+                estimates=estimates,
             )
         )
     return result

@@ -16,7 +16,10 @@ ACC_NORM = Metric(name="acc_norm", unit="proportion")
 """The same after division by the number of characters of the choice, without the space before it (as in lm-eval)."""
 ACC_BYTES = Metric(name="acc_bytes", unit="proportion")
 """The same after division by the number of UTF-8 bytes of the choice."""
-BRIER = Metric(name="brier", higher_is_better=False)
+ACC_MUTUAL_INFO = Metric(name="acc_mutual_info", unit="proportion")
+"""The same with log p(choice | context) - log p(choice | neutral context): what the question adds to a choice that may
+be likely anyway (domain-conditional PMI, Holtzman et al. 2021; with an empty neutral context lm-eval's)."""
+BRIER = Metric(name="brier", higher_is_better=False, bounds=(0.0, 2.0))
 """Sum over choices of (p - target)^2, where p is the softmax of the log-probabilities; from 0 to 2 (Brier 1950)."""
 MARGIN = Metric(name="margin", unit="nats")
 """Log-probability of the best gold choice minus that of the best other one; its size says how near a tie was."""
@@ -61,4 +64,10 @@ def margin(logprobs: Sequence[float], gold: Sequence[int]) -> float:
 def guessing(num_choices: int, num_gold: int) -> dict[str, float]:
     """What an even guess over the choices gets, by metric. The margin has no such value."""
     acc = num_gold / num_choices
-    return {"acc": acc, "acc_norm": acc, "acc_bytes": acc, "brier": 1 / num_gold - 1 / num_choices}
+    return {
+        "acc": acc,
+        "acc_norm": acc,
+        "acc_bytes": acc,
+        "acc_mutual_info": acc,
+        "brier": 1 / num_gold - 1 / num_choices,
+    }

@@ -25,7 +25,7 @@ from lydite.metrics.extract import canonical_number
 from lydite.types import Metric
 
 EXACT_MATCH = Metric(name="exact_match", unit="proportion")
-F1 = Metric(name="f1")
+F1 = Metric(name="f1", bounds=(0.0, 1.0))
 """Token F1 against the best reference, mean over samples, from 0 to 1."""
 
 Normalization = Literal["none", "number", "squad"]
