@@ -25,7 +25,7 @@ VERBS = {
 """Verb to its line of help. `lydite.cli.<verb>` holds the function of the same name."""
 
 # typer carries its own copy of click since 0.2x; the base of its usage errors is reached through a public one.
-UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
+UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 
 
 def _stub() -> None:
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _say(f"error: {error}", 1)
     except UsageError as error:
         # With no arguments at all the "error" is the help page itself.
-        text = str(error) or "nothing to do"
+        text = error.format_message() or "nothing to do"
         code = _say(f"error: {text}" + ("" if "\n" in text else "; `lydite --help` shows how"), 1) if arguments else 0
     except BrokenPipeError:
         # `lydite ... | head`: the reader has gone, and Python must not complain about it at exit.

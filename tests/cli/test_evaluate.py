@@ -1,0 +1,197 @@
+"""`lydite evaluate` as a person meets it: exit codes, one line for a mistake, nothing lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TASK = """
+[task]
+name = "coin"
+kind = "multiple_choice"
+data = "coin.jsonl"
+prompt = "{{question}}"
+choices = "{{choices}}"
+gold = "{{gold}}"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rows = [{"question": f"Is {i} even?", "choices": ["yes", "no"], "gold": i % 2} for i in range(20)]
+    (tmp_path / "coin.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "coin.toml").write_text(TASK, encoding="utf-8")
+    return tmp_path
+
+
+def script(folder, **answer):
+    path = folder / "script.json"
+    path.write_text(json.dumps({"answers": [answer]}), encoding="utf-8")
+    return f"scripted:{path.name}"
+
+
+def command(*words):
+    return [sys.executable, "-m", "lydite", *words]
+
+
+def lydite(folder, *words, code=0):
+    done = subprocess.run(command(*words), cwd=folder, capture_output=True, text=True, check=False, env=environment())
+    assert done.returncode == code, f"{done.returncode}: {done.stderr}"
+    return done
+
+
+def environment():
+    root = str(Path(__file__).resolve().parents[2])
+    return {key: value for key, value in os.environ.items() if key != "LYDITE_DATA"} | {"PYTHONPATH": root}
+
+
+def one_line(done):
+    lines = [line for line in done.stderr.splitlines() if line.startswith("lydite: ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return lines[0]
+
+
+def test_table_report_and_json(folder):
+    done = lydite(folder, "evaluate", "random", "uniform", "--tasks", "coin.toml", "--out", "out")
+    assert "coin" in done.stdout
+    assert done.stdout.splitlines()[-1] == "report: out/report.html"
+    assert (folder / "out" / "report.html").exists()
+    found = json.loads(lydite(folder, "evaluate", "random", "--tasks", "coin.toml", "--out", "out", "--json").stdout)
+    (run,) = found["runs"]
+    assert {"model", "task", "folder", "estimates"} <= run.keys()
+    assert (run["model"], run["task"], run["folder"]) == ("random", "coin", "out/random/coin")
+    assert run["estimates"][0]["n"] == 20
+
+
+@pytest.mark.parametrize("format", ["markdown", "latex", "csv"])
+def test_formats(folder, format):
+    done = lydite(folder, "evaluate", "random", "--tasks", "coin.toml", "--format", format)
+    assert "coin" in done.stdout
+
+
+def test_nan_is_failed_samples_and_exit_code_2(folder):
+    model = script(folder, logprob="nan")
+    done = lydite(folder, "evaluate", model, "--tasks", "coin.toml", "--out", "out", "--json", code=2)
+    (estimate, *_) = json.loads(done.stdout)["runs"][0]["estimates"]
+    assert (estimate["value"], estimate["n"], estimate["n_failed"]) == (None, 0, 20)
+
+
+def test_ctrl_c_keeps_what_was_finished_and_the_same_command_continues(folder):
+    answers = [{"sample_id": "7", "interrupt": True}, {"logprob": -1.0}]
+    ids = [json.loads(line)["id"] for line in _samples(folder)]
+    answers[0]["sample_id"] = ids[7]
+    (folder / "script.json").write_text(json.dumps({"answers": answers}), encoding="utf-8")
+    done = lydite(folder, "evaluate", "scripted:script.json", "--tasks", "coin.toml", "--out", "out", code=130)
+    assert "7 of 20 samples" in one_line(done)
+    kept = (folder / "out" / "script" / "coin" / "samples.jsonl").read_bytes().count(b"\n")
+    assert kept == 7
+
+
+def _samples(folder):
+    lydite(folder, "evaluate", "uniform", "--tasks", "coin.toml", "--out", "ids")
+    return (folder / "ids" / "uniform" / "coin" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+
+
+def start_slow(folder):
+    """A run of twenty samples that takes four seconds; returns when some are written."""
+    model = script(folder, logprob=-1.0, seconds=0.1)
+    process = subprocess.Popen(
+        command("evaluate", model, "--tasks", "coin.toml", "--out", "out"),
+        cwd=folder,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    path = folder / "out" / "script" / "coin" / "samples.jsonl"
+    deadline = time.monotonic() + 60
+    while not (path.exists() and path.read_bytes().count(b"\n") >= 3):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    return process, path
+
+
+def test_ctrl_c_twice_and_a_second_process(folder):
+    process, path = start_slow(folder)
+    second = lydite(folder, "evaluate", "uniform", "--tasks", "coin.toml", "--out", "out", code=1)
+    assert f"in use by another process (pid {process.pid})" in one_line(second)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    kept = path.read_bytes().count(b"\n")
+    assert kept >= 3
+    done = lydite(folder, "evaluate", script(folder, logprob=-1.0, seconds=0.1), "--tasks", "coin.toml", "--out", "out")
+    assert "coin" in done.stdout
+    assert path.read_bytes().count(b"\n") == 20
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["evaluate", "random"], "name the --tasks"),
+        (["evaluate", "random", "--tasks", "coin.toml", "--frob"], "--frob"),
+        (["evaluate", "randon", "--tasks", "coin.toml"], "random"),
+        (["evaluate", "random", "--tasks", "coins.toml"], "coins.toml"),
+        (["evaluate", "random", "--tasks", "mini_gramar"], "mini_grammar"),
+        (["evaluate", "random", "--tasks", "blimp", "--data-dir", "nowhere"], "nowhere"),
+        (["evaluate", "random", "--tasks", "coin.toml", "--set", "top_p"], "KEY=VALUE"),
+        (["evaluate", "random", "--tasks", "coin.toml", "--set", "view=label"], "no view 'label'"),
+        (["evaluate", "random", "--tasks", "coin.toml", "--limit", "0"], "limit"),
+        (["evaluate", "random", "--from", "nothing"], "no runs in nothing"),
+        (["evaluate", "./empty", "--tasks", "coin.toml"], "empty"),
+        (["report", "nothing"], "nothing"),
+        (["compare", "nothing", "more"], "nothing"),
+        (["rescore", "nothing"], "nothing"),
+        (["evaluat"], "evaluate"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_1(folder, words, part):
+    (folder / "empty").mkdir()
+    assert part in one_line(lydite(folder, *words, code=1))
+
+
+def test_from_repeats_the_settings_on_another_model(folder):
+    lydite(folder, "evaluate", "random", "--tasks", "coin.toml", "--limit", "5", "--seed", "3", "--out", "one")
+    done = lydite(folder, "evaluate", "uniform", "--from", "one", "--out", "two", "--json")
+    (run,) = json.loads(done.stdout)["runs"]
+    assert run["estimates"][0]["n"] == 5
+    assert "seed 3" in run["estimates"][0]["signature"]
+
+    def ids(out, model):
+        lines = (folder / out / model / "coin" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+        return {json.loads(line)["id"] for line in lines}
+
+    assert ids("one", "random") == ids("two", "uniform")
+
+
+def test_rescore_applies_a_changed_task(folder):
+    lydite(folder, "evaluate", "random", "--tasks", "coin.toml", "--out", "out")
+    before = json.loads((folder / "out" / "random" / "coin" / "run.json").read_text(encoding="utf-8"))
+    (folder / "coin.jsonl").unlink()  # neither model nor data are needed
+    done = lydite(folder, "rescore", "out")
+    assert "coin" in done.stdout
+    after = json.loads((folder / "out" / "random" / "coin" / "run.json").read_text(encoding="utf-8"))
+    assert [e["value"] for e in after["estimates"]] == [e["value"] for e in before["estimates"]]
+
+
+def test_reuse_takes_answers_of_earlier_runs(folder):
+    model = script(folder, logprob=-1.0)
+    env = environment() | {"LYDITE_CACHE": str(folder / "cache")}
+    for out in ("one", "two"):
+        words = command("evaluate", model, "--tasks", "coin.toml", "--out", out, "--reuse")
+        subprocess.run(words, cwd=folder, check=True, env=env, capture_output=True)
+    timings = [
+        json.loads((folder / out / "script" / "coin" / "run.json").read_text(encoding="utf-8"))["timing"]
+        for out in ("one", "two")
+    ]
+    assert timings[0]["tokens_requested"] > 0
+    assert timings[1]["tokens_requested"] == 0
