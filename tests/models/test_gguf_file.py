@@ -75,8 +75,10 @@ def test_damaged_heads_never_do_worse_than_a_model_error(tiny, tmp_path_factory,
     path = tmp_path_factory.mktemp("damaged") / "x.gguf"
     path.write_bytes(bytes(content[:cut]))
     try:
-        head = read_gguf(path)
+        tensors = read_gguf(path).tensors
     except ModelError as error:
-        assert "\n" not in str(error)
+        tensors, said = (), str(error)
     else:
-        assert all(np.prod(tensor.shape) < len(content) for tensor in head.tensors)
+        said = ""
+    assert "\n" not in said
+    assert all(np.prod(tensor.shape) < len(content) for tensor in tensors)

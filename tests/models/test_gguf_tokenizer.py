@@ -1,5 +1,6 @@
 """Tokenizers rebuilt from GGUF metadata, against a naive merger and what llama.cpp printed."""
 
+import itertools
 import random
 
 import pytest
@@ -91,9 +92,7 @@ def merge_by_score(text, metadata):
     scores = dict(zip(metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.scores"], strict=True))
     parts = list(text.replace(" ", SPACE))
     while True:
-        joined = [
-            (-scores[a + b], i) for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False)) if a + b in scores
-        ]
+        joined = [(-scores[a + b], i) for i, (a, b) in enumerate(itertools.pairwise(parts)) if a + b in scores]
         if not joined:
             return parts
         _, i = min(joined)

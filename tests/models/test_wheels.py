@@ -111,14 +111,14 @@ def test_no_network(tmp_path, monkeypatch):
     for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    with pytest.raises(ModelError, match="no package index can be reached to download some==1.0") as caught:
+    with pytest.raises(ModelError, match=r"no package index can be reached to download some==1\.0") as caught:
         download(("some==1.0",), tmp_path, silent)
     one_line(caught)
 
 
 def test_an_environment_without_pip(tmp_path, monkeypatch):
     monkeypatch.setattr(wheels.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModelError, match="has no pip.*-m ensurepip") as caught:
+    with pytest.raises(ModelError, match=r"has no pip.*-m ensurepip") as caught:
         download(("some==1.0",), tmp_path, silent)
     one_line(caught)
 
