@@ -16,9 +16,10 @@ ACC_NORM = Metric(name="acc_norm", unit="proportion")
 """The same after division by the number of characters of the choice, without the space before it (as in lm-eval)."""
 ACC_BYTES = Metric(name="acc_bytes", unit="proportion")
 """The same after division by the number of UTF-8 bytes of the choice."""
-ACC_MUTUAL_INFO = Metric(name="acc_mutual_info", unit="proportion")
+ACC_PMI = Metric(name="acc_pmi", unit="proportion")
 """The same with log p(choice | context) - log p(choice | neutral context): what the question adds to a choice that may
-be likely anyway (domain-conditional PMI, Holtzman et al. 2021; with an empty neutral context lm-eval's)."""
+be likely anyway (pointwise mutual information, Holtzman et al. 2021; lm-eval's acc_mutual_info is the case of a
+neutral context that is empty)."""
 BRIER = Metric(name="brier", higher_is_better=False, bounds=(0.0, 2.0))
 """Sum over choices of (p - target)^2, where p is the softmax of the log-probabilities; from 0 to 2 (Brier 1950)."""
 MARGIN = Metric(name="margin", unit="nats")
@@ -68,6 +69,6 @@ def guessing(num_choices: int, num_gold: int) -> dict[str, float]:
         "acc": acc,
         "acc_norm": acc,
         "acc_bytes": acc,
-        "acc_mutual_info": acc,
+        "acc_pmi": acc,
         "brier": 1 / num_gold - 1 / num_choices,
     }

@@ -1,12 +1,15 @@
 """Multiple choice: log p(choice | question) for each choice, as full texts or as letters.
 
 With full texts the score view asks for the text of each choice after the question, and accuracy comes with and
-without a correction for length. With letters the question lists the choices and the continuations are "A", "B" ...;
+without a correction for length. A neutral question, if there is one, is asked too, so that choices which are likely
+whatever is asked can be told from right ones. With letters the question lists the choices and the continuations are "A", "B" ...;
 then the `generate` view is offered too, which lets the model write and reads the letter from its text.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import msgspec
 
 from lydite.metrics import choice as metric
 from lydite.metrics.extract import LETTERS, letter
@@ -24,10 +27,14 @@ def choice_task(
     letters: bool = False,
     lead: str = " ",
     description: str = "",
+    neutral: str | None = None,
     **fields: Any,
 ) -> Task:
-    """A Task over samples with `choices` and `gold`; `lead` stands between question and answer, `fields` go to Task."""
-    metrics = _metrics(letters)
+    """A Task over samples with `choices` and `gold`; `lead` stands between question and answer, `fields` go to Task.
+
+    `neutral`: a question that says nothing, put in the place of the real one for `acc_pmi`.
+    """
+    metrics = _metrics(letters, neutral is not None)
 
     def prompt(sample: Sample) -> Context:
         return description + question(sample)
@@ -39,8 +46,14 @@ def choice_task(
         return question(sample), lead + answer(sample, sample.gold[0])
 
     def score_view(sample: Sample, context: Context) -> Sequence[Request]:
+        contexts = [context]
+        if neutral is not None:
+            contexts.append(_asked_nothing(context, question(sample), neutral))
+        size = len(sample.choices)
         return [
-            score_request(sample, index, context, lead, answer(sample, index)) for index in range(len(sample.choices))
+            score_request(sample, turn * size + index, asked, lead, answer(sample, index))
+            for turn, asked in enumerate(contexts)
+            for index in range(size)
         ]
 
     def generate_view(sample: Sample, context: Context) -> Sequence[Request]:
@@ -63,14 +76,23 @@ def choice_task(
     )
 
 
-def _metrics(letters: bool) -> tuple[Metric, ...]:
+def _metrics(letters: bool, neutral: bool) -> tuple[Metric, ...]:
     # Letters are all equally long: a correction for length would repeat acc.
     lengths = () if letters else (metric.ACC_NORM, metric.ACC_BYTES)
-    return (metric.ACC, *lengths, metric.BRIER, metric.MARGIN)
+    return (metric.ACC, *lengths, *((metric.ACC_PMI,) if neutral else ()), metric.BRIER, metric.MARGIN)
+
+
+def _asked_nothing(context: Context, question: str, neutral: str) -> Context:
+    """The context with the neutral question in the place of the sample's own; description and shots stay."""
+    if isinstance(context, str):
+        assert context.endswith(question), "a context ends in its question"
+        return context.removesuffix(question) + neutral
+    return (*context[:-1], msgspec.structs.replace(context[-1], content=neutral))
 
 
 def choice_scores(sample: Sample, outputs: Sequence[Output], metrics: Sequence[Metric]) -> list[Score]:
-    """Scores from one LogProbs a choice, or from one Completion (then only acc: text has no probabilities)."""
+    """Scores from one LogProbs a choice (twice as many where a neutral question was asked too), or from one Completion
+    (then only acc: text has no probabilities)."""
     generated = len(outputs) == 1 < len(sample.choices)
     metrics = (metric.ACC,) if generated else metrics
     reason = failure(outputs)
@@ -83,12 +105,16 @@ def choice_scores(sample: Sample, outputs: Sequence[Output], metrics: Sequence[M
     for output in outputs:
         assert isinstance(output, LogProbs), f"{sample.id}: choices are scored by LogProbs"
         totals.append(output.total)
-    return [_score(sample, totals, wanted) for wanted in metrics]
+    size = len(sample.choices)
+    assert len(totals) in (size, 2 * size), f"{sample.id}: {len(totals)} answers for {size} choices"
+    return [_score(sample, totals[:size], totals[size:], wanted) for wanted in metrics]
 
 
-def _score(sample: Sample, totals: Sequence[float], wanted: Metric) -> Score:
+def _score(sample: Sample, totals: Sequence[float], neutral: Sequence[float], wanted: Metric) -> Score:
     values = totals
-    if wanted is metric.ACC_NORM:
+    if wanted is metric.ACC_PMI:
+        values = [total - alone for total, alone in zip(totals, neutral, strict=True)]
+    elif wanted is metric.ACC_NORM:
         values = [total / len(text) for total, text in zip(totals, sample.choices, strict=True)]
     elif wanted is metric.ACC_BYTES:
         values = [total / len(text.encode()) for total, text in zip(totals, sample.choices, strict=True)]

@@ -49,6 +49,9 @@ class TaskFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """heldout: what is scored."""
     letters: bool = False
     """multiple_choice: score the letters; the prompt can show the choices as {{lettered}}."""
+    neutral: str | None = None
+    """multiple_choice: a question that says nothing; adds acc_pmi, which takes away how likely each choice is
+    after it."""
     answer_prefix: str | None = None
     """Between prompt and answer; a space where there is a prompt."""
     shots: int = 0
@@ -101,7 +104,7 @@ _EVERY = {
 }
 _SHOTS = {"shots", "shots_data", "shots_by", "description", "delimiter"}
 _KEYS: dict[str, set[str]] = {
-    "multiple_choice": _EVERY | {"choices", "gold", "letters", "answer_prefix"},
+    "multiple_choice": _EVERY | {"choices", "gold", "letters", "neutral", "answer_prefix"},
     "minimal_pairs": (_EVERY - _SHOTS) | {"choices", "gold", "answer_prefix"},
     "last_word": _EVERY | {"gold", "answer_prefix"},
     "generation": _EVERY | {"gold", "answer_prefix", "stop", "max_new_tokens", "extract", "normalize"},

@@ -46,7 +46,15 @@ def _family(file: TaskFile, samples: Samples) -> Task:
     """The Task of the kind; every sample's `input` is its rendered prompt (of held-out text, the text)."""
     lead = file.answer_prefix if file.answer_prefix is not None else (" " if file.prompt else "")
     if file.kind == "multiple_choice":
-        return choice_task(file.name, samples, _input, letters=file.letters, lead=lead, description=file.description)
+        return choice_task(
+            file.name,
+            samples,
+            _input,
+            letters=file.letters,
+            lead=lead,
+            description=file.description,
+            neutral=file.neutral,
+        )
     if file.kind == "minimal_pairs":
         return pairs_task(file.name, samples, context=_input if file.prompt else _nothing, lead=lead)
     if file.kind == "last_word":

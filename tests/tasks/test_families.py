@@ -49,6 +49,7 @@ def question(sample):
 
 FULL = choice_task("full", questions, question)
 LETTERS = choice_task("letters", questions, question, letters=True)
+NEUTRAL = choice_task("neutral", questions, question, neutral="Q: ?\nA:", description="Choose.\n")
 PAIRS = pairs_task("pairs", pairs)
 LAST = last_word_task("last", passages)
 HELD = heldout_task("held", documents)
@@ -59,7 +60,7 @@ WRITE = generation_task(
     [grader("exact_match", ["last_number"]), grader("f1"), grader("chrf")],
     Decoding(max_new_tokens=8),
 )
-ALL = (FULL, LETTERS, PAIRS, LAST, HELD, WRITE)
+ALL = (FULL, LETTERS, NEUTRAL, PAIRS, LAST, HELD, WRITE)
 
 
 def chance(task, metric):
@@ -67,7 +68,7 @@ def chance(task, metric):
     return sum(values) / len(values)
 
 
-@pytest.mark.parametrize("task", [FULL, LETTERS, PAIRS], ids=lambda task: task.name)
+@pytest.mark.parametrize("task", [FULL, LETTERS, NEUTRAL, PAIRS], ids=lambda task: task.name)
 def test_a_constant_model_lands_exactly_on_chance(task):
     scores = take(task, constant)
     assert mean(scores["acc"]) == pytest.approx(chance(task, "acc"), abs=1e-12)
@@ -84,7 +85,7 @@ def test_corrections_for_length_see_a_constant_rate_as_a_tie():
     assert mean(scores["acc"]) == 0.0
 
 
-@pytest.mark.parametrize("task", [FULL, LETTERS, PAIRS], ids=lambda task: task.name)
+@pytest.mark.parametrize("task", [FULL, LETTERS, NEUTRAL, PAIRS], ids=lambda task: task.name)
 def test_a_random_model_is_near_chance(task):
     expected = chance(task, "acc")
     error = math.sqrt(expected * (1 - expected) / NUMBER)
@@ -122,6 +123,26 @@ def test_the_place_of_the_good_sentence_does_not_matter():
         lambda split: (Sample(id=s.id, choices=s.choices[::-1], gold=(1,)) for s in pairs(split)),
     )
     assert mean(take(PAIRS, favours_good)["acc"]) == mean(take(turned, favours_good)["acc"]) == 1.0
+
+
+def test_a_neutral_question_takes_the_prior_of_choices_away():
+    def likes_figs(request):
+        """Always finds figs likely, and the gold pear a little more after the real question than after none."""
+        value = {" fig": -1.0, " pear": -5.0}.get(request.continuation, -6.0)
+        value += 0.5 * ("question" in request.context and request.continuation == " pear")
+        return LogProbs(tokens=("x",), logprobs=(value,), greedy=False, rule="null")
+
+    scores = take(NEUTRAL, likes_figs)
+    assert mean(scores["acc"]) == 0.0
+    assert mean(scores["acc_pmi"]) == 1.0
+    assert mean(take(NEUTRAL, constant)["acc_pmi"]) == pytest.approx(chance(NEUTRAL, "acc_pmi"))
+    [sample] = list(questions("test"))[:1]
+    requests = NEUTRAL.views["score"](sample, NEUTRAL.prompt(sample))
+    assert [r.context for r in requests] == ["Choose.\nQ: question 0\nA:"] * 4 + ["Choose.\nQ: ?\nA:"] * 4
+    assert [r.continuation for r in requests[:4]] == [r.continuation for r in requests[4:]]
+    assert [r.index for r in requests] == list(range(8))
+    chat = NEUTRAL.views["score"](sample, (Message(role="user", content="Q: question 0\nA:"),))
+    assert [m.content for r in chat[4:5] for m in r.messages] == ["Q: ?\nA:"]
 
 
 def test_pairs_are_scored_whole_from_the_beginning():
