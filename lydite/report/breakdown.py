@@ -190,12 +190,12 @@ def bins(rows: Sequence[Light]) -> list[Bin]:
     """Samples in NUM_BINS equal ranges of confidence; empty ranges are left out."""
     table: dict[int, list[Light]] = defaultdict(list)
     for row in rows:
-        if row.confidence is not None and row.correct is not None:
+        if row.confidence is not None and row.credit is not None:
             table[min(int(row.confidence * NUM_BINS), NUM_BINS - 1)].append(row)
     found = []
     for _, part in sorted(table.items()):
         n = len(part)
-        accuracy = sum(bool(row.correct) for row in part) / n
+        accuracy = math.fsum(row.credit or 0.0 for row in part) / n
         confidence = math.fsum(row.confidence or 0.0 for row in part) / n
         found.append(Bin(confidence, accuracy, wilson(accuracy, n), n))
     return found
@@ -208,9 +208,12 @@ def expected_calibration_error(found: Sequence[Bin]) -> float | None:
 
 
 def calibrations(top: Sequence[Row], digests: Digests, models: Sequence[str]) -> list[Panel]:
-    """A panel for every top row with choices, all its tasks together."""
-    panels = []
-    for number, row in enumerate(top):
+    """A panel for every group or task with choices, all its tasks together."""
+    shown = headline_rows(top)
+    within = {child.name for row in shown for child in row.children}
+    split = [row for row in shown if not any(child in shown for child in row.children)] if within else shown
+    panels: list[Panel] = []
+    for number, row in enumerate(split[:MAX_PANELS]):
         curves, notes = [], []
         for position, model in enumerate(models):
             rows = [

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from lydite.report import text
-from lydite.report.digest import Digest, choice_outputs, choice_shares, order_key
+from lydite.report.digest import Digest, choice_outputs, choice_shares, order_key, top_choices
 from lydite.types import (
     Completion,
     Failure,
@@ -174,11 +174,11 @@ def _flags(record: SampleRecord) -> list[str]:
 
 def _choice_rows(record: SampleRecord, outputs: Sequence[LogProbs | Failure]) -> list[dict[str, Any]]:
     shares = choice_shares(record)
-    chosen = shares.index(max(shares)) if shares else -1
+    chosen = top_choices(shares)
     contexts = {_context(request) for request in record.requests[: len(outputs)]}
     rows = []
     for position, output in enumerate(outputs):
-        row: dict[str, Any] = {"chosen": position == chosen}
+        row: dict[str, Any] = {"chosen": position in chosen}
         if _continuation(record.requests[position]).strip() != record.sample.choices[position].strip():
             row["text"] = _cut(record.sample.choices[position])
         if isinstance(output, Failure):

@@ -30,7 +30,8 @@ class Light:
     metadata: dict[str, str]
     confidence: float | None
     """For choices: the largest softmax share of the choices' total log-probabilities, or of the head's probabilities."""
-    correct: bool | None
+    credit: float | None
+    """1 where the most confident choice is right, 0 where not; choices that tie share it."""
     bits_per_byte: float | None
     """For scored documents."""
 
@@ -104,15 +105,15 @@ def _records(found: Digest) -> Iterable[SampleRecord]:
 def _light(record: SampleRecord, headline: str) -> Light:
     score = next((s for s in record.scores if s.metric == headline and s.by == "auto"), None)
     shares = choice_shares(record)
-    confidence = max(shares) if shares else None
-    correct = shares.index(confidence) in record.sample.gold if shares and confidence is not None else None
+    tied = top_choices(shares)
+    credit = sum(choice in record.sample.gold for choice in tied) / len(tied) if tied else None
     return Light(
         record.id,
         score,
         record.sample.cluster,
         record.sample.metadata,
-        confidence,
-        correct if record.sample.gold else None,
+        max(shares) if shares else None,
+        credit if record.sample.gold else None,
         bits_per_byte(record),
     )
 
@@ -150,6 +151,11 @@ def choice_shares(record: SampleRecord) -> list[float]:
     highest = max(totals)
     weights = [math.exp(total - highest) for total in totals]
     return [weight / math.fsum(weights) for weight in weights]
+
+
+def top_choices(shares: Sequence[float]) -> list[int]:
+    """Positions of the largest share: one, or several that tie."""
+    return [position for position, share in enumerate(shares) if share == max(shares)]
 
 
 def bits_per_byte(record: SampleRecord) -> float | None:

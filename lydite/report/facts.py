@@ -62,7 +62,7 @@ def _spark(value: Estimate, found: Sequence[Estimate]) -> Fact | None:
         return None
     numbers = [n for e in found for n in (e.value, e.chance, *(e.interval or ())) if n is not None]
     low, high = min(numbers), max(numbers)
-    if low >= 0 and high <= 1:
+    if all(0 <= e.value <= 1 for e in found if e.value is not None):
         low, high = 0.0, 1.0
     span = (high - low) or 1.0
 

@@ -30,6 +30,8 @@ from lydite.runs import find_runs, read_groups, read_run, write_bytes
 HERE = Path(__file__).parent
 MAX_KEPT = 1_000
 TOTAL_KEPT = 12_000
+MAX_NAMES = 3
+"""So many models are named in the title; more are counted."""
 NUM_STATIC = 4
 """Samples of each task that stand in the page without JavaScript."""
 
@@ -73,13 +75,14 @@ def render(out: Path, digests: Sequence[Digest]) -> str:
     style, script = (HERE / "page.css").read_text("utf-8"), (HERE / "page.js").read_text("utf-8")
     context = {
         "title": _title(models, tasks),
+        "names": [text.one_line(model) for model in models] if len(models) <= MAX_NAMES else [],
         "models": _legend(models),
         "when": _when(digests),
         "version": lydite.__version__,
         "num_tasks": len(tasks),
         "num_samples": max((sum(len(o.rows) for o in digests if o.label == m) for m in models), default=0),
         "summary": summary.paragraph(top, models),
-        "warnings": summary.warnings(digests),
+        "warnings": summary.warnings(digests, top),
         "results": facts.result_rows(top, models, anchors),
         "forests": breakdown.forests(top, models),
         "members": breakdown.members(top, models),
@@ -160,7 +163,11 @@ def _browser(tasks: Mapping[str, Sequence[Digest]], models: Sequence[str]) -> li
 
 def _title(models: Sequence[str], tasks: Mapping[str, Sequence[Digest]]) -> str:
     names = [text.one_line(model) for model in models]
-    return text.join_words(names) if len(names) <= 3 else f"{len(names)} models on {text.plural(len(tasks), 'task')}"
+    return (
+        text.join_words(names)
+        if len(names) <= MAX_NAMES
+        else f"{len(names)} models on {text.plural(len(tasks), 'task')}"
+    )
 
 
 def _legend(models: Sequence[str]) -> list[dict[str, Any]]:

@@ -50,7 +50,7 @@ def forest(name: str, title: str, entries: Sequence[Entry], *, higher: bool = Tr
     lane = 10.0
     row = models * lane + (19.0 if above else max(10.0, 22 - models * lane))
     height, bottom = len(entries) * row, 24.0
-    left = 6.0 if above else 12.0 + 6.6 * max((_cells(entry.label) for entry in entries), default=0)
+    left = 6.0 if above else 12.0 + max((_cells(e.label) * (7.5 if e.bold else 6.7) for e in entries), default=0)
 
     def draw(figure: "Figure") -> None:
         axes = _axes(figure, (left, 2, WIDTH - left - 12, height), height + bottom + 2)
@@ -92,13 +92,13 @@ def _axes(figure: "Figure", box: tuple[float, float, float, float], height: floa
 
 
 def _scale(axes: Any, estimates: Sequence[Estimate]) -> None:
-    """Limits that hold all intervals and chances; logarithmic where positive values differ more than twentyfold."""
+    """Limits that hold all values and chances; logarithmic where positive values, not shares, differ twentyfold."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     known = [e for e in estimates if e.value is not None]
     numbers = [number for e in known for number in (e.value, e.chance, *(e.interval or ())) if number is not None]
     low, high = min(numbers, default=0.0), max(numbers, default=1.0)
-    if low > 0 and high / low > 20:
+    if low > 0 and high > 1 and high / low > 20:
         axes.set_xscale("log")
         axes.set_xlim(low / 1.3, high * 1.3)
         axes.xaxis.set_major_locator(LogLocator(numticks=5))
@@ -106,7 +106,7 @@ def _scale(axes: Any, estimates: Sequence[Estimate]) -> None:
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         return
     margin = (high - low) * 0.06 or abs(high) * 0.1 or 0.1
-    bounded = low >= 0 and high <= 1
+    bounded = all(0 <= e.value <= 1 for e in known if e.value is not None)
     axes.set_xlim(
         max(low - margin, 0.0) if bounded else low - margin, min(high + margin, 1.0) if bounded else high + margin
     )
@@ -129,7 +129,16 @@ def _interval(axes: Any, estimate: Estimate, y: float, model: int, higher: bool)
     hollow = versus_chance(estimate, higher) == "at"
     face = PAPER if hollow else color
     marker = MARKERS[model % len(MARKERS)]
-    axes.plot([estimate.value], [y], marker, color=color, markerfacecolor=face, markersize=6, markeredgewidth=1.4)
+    axes.plot(
+        [estimate.value],
+        [y],
+        marker,
+        color=color,
+        markerfacecolor=face,
+        markersize=6,
+        markeredgewidth=1.4,
+        clip_on=False,
+    )
 
 
 def calibration(name: str, title: str, curves: Sequence[tuple[int, Sequence[Bin]]]) -> str:

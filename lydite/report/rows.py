@@ -3,14 +3,14 @@
     >>> top = rows(runs, groups)        # groups and tasks that no group holds, in the order of the runs
     >>> top[0].headline, top[0].cells("acc")["gemma-3-270m"].estimate.value
 
-Contract: nothing is dropped. A task stands below the smallest group that holds it, a group below the smallest group
-that holds all of it. `best` names a model only where the numbers carry it.
+Contract: nothing is dropped. A task or group stands below the group that names it as a member, or else below the smallest
+group that holds all of it. `best` names a model only where the numbers carry it.
 """
 
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lydite.types import Estimate, GroupEstimates, Run
@@ -22,7 +22,9 @@ class Cell:
 
     estimate: Estimate
     terms: tuple[str, ...]
-    """Task versions, fingerprints, views and rules that the number rests on."""
+    """Task versions, fingerprints, views and settings that the number rests on."""
+    rules: frozenset[str]
+    """Rules of its likelihoods; empty for null models, whose answers follow none."""
 
 
 @dataclass
@@ -36,6 +38,8 @@ class Row:
     table: dict[str, dict[str, Cell]] = field(default_factory=dict)
     higher: dict[str, bool] = field(default_factory=dict)
     """By metric: whether more is better."""
+    parts: tuple[str, ...] = ()
+    """Names of a group's direct members, where the run folder tells them."""
     children: list["Row"] = field(default_factory=list)
     label: str = ""
     """The name without its group's, where it begins with that: it stands below the group."""
@@ -84,10 +88,13 @@ def rows(runs: Sequence[Run], groups: Sequence[GroupEstimates]) -> list[Row]:
     top: list[Row] = []
     for position, row in enumerate([*tasks.values(), *by_size]):
         larger = by_size[max(position - len(tasks) + 1, 0) :]
-        parent = next((group for group in larger if set(row.leaves) <= set(group.leaves)), None)
+        named = (group for group in by_size if row.name in group.parts and group is not row)
+        holding = (group for group in larger if set(row.leaves) <= set(group.leaves))
+        parent = next(named, None) or next(holding, None)
         (parent.children if parent else top).append(row)
     for row in by_size:
-        row.children.sort(key=lambda child: _position(child, order))
+        place = {name: position for position, name in enumerate(row.parts)}
+        row.children.sort(key=lambda child: (place.get(child.name, len(place)), _position(child, order)))
     for row in top:
         _label(row, ())
     return sorted(top, key=lambda row: _position(row, order))
@@ -117,7 +124,7 @@ def _task_rows(runs: Sequence[Run]) -> dict[str, Row]:
         for metric in run.task.metrics:
             row.table.setdefault(metric.name, {})
         for estimate in run.estimates:
-            row.table.setdefault(estimate.metric, {})[labels[position]] = Cell(estimate, terms(run))
+            row.table.setdefault(estimate.metric, {})[labels[position]] = Cell(estimate, terms(run), rules(run))
     return found
 
 
@@ -125,11 +132,12 @@ def _group_rows(runs: Sequence[Run], groups: Sequence[GroupEstimates], tasks: di
     by_key = {(run.model.name, run.task.name): run for run in runs}
     found: dict[str, Row] = {}
     for group in groups:
-        row = found.setdefault(group.group, Row(group.group, True, group.members))
+        row = found.setdefault(group.group, Row(group.group, True, group.members, parts=group.parts))
         below = [by_key[group.model, name] for name in group.members if (group.model, name) in by_key]
-        carried = (*tuple(term for run in below for term in terms(run)), group.weighting, *group.members)
+        carried = (*tuple(term for run in below for term in terms(run)), group.weighting, *group.members, *group.parts)
         for estimate in group.estimates:
-            row.table.setdefault(estimate.metric, {})[group.model] = Cell(estimate, carried)
+            cell = Cell(estimate, carried, frozenset().union(*map(rules, below)))
+            row.table.setdefault(estimate.metric, {})[group.model] = cell
             metrics = [tasks[name].higher for name in group.members if name in tasks]
             row.higher[estimate.metric] = all(higher.get(estimate.metric, True) for higher in metrics)
     return list(found.values())
@@ -139,15 +147,25 @@ def terms(run: Run) -> tuple[str, ...]:
     """What must be equal before two runs of a task may be ranked against each other."""
     task = run.task
     settings = ",".join(f"{key}={value}" for key, value in sorted(task.settings.items()))
-    rule = run.model.rule if run.view == "score" else ""
     options = [str(run.config.get(key)) for key in ("limit", "seed", "decoding")]
-    return (f"{task.name}@{task.version}", task.fingerprint, run.view, rule, settings, *options)
+    return (f"{task.name}@{task.version}", task.fingerprint, run.view, settings, *options)
+
+
+def rules(run: Run) -> frozenset[str]:
+    """The rule of the run's likelihoods, where it has one: pseudo-likelihoods are never ranked against likelihoods."""
+    return frozenset([run.model.rule]) if run.view == "score" and run.model.family != "null" else frozenset()
+
+
+def comparable(cells: Iterable[Cell]) -> bool:
+    """Whether the numbers rest on the same terms and on likelihoods of one rule."""
+    found = list(cells)
+    return len({cell.terms for cell in found}) <= 1 and len({cell.rules for cell in found if cell.rules}) <= 1
 
 
 def leader(row: Row, metric: str) -> str | None:
     """The model with the best value, where all are ranked on the same terms and one stands alone at the top."""
     cells = {model: cell for model, cell in row.cells(metric).items() if cell.estimate.value is not None}
-    if len(cells) < 2 or len({cell.terms for cell in cells.values()}) > 1:
+    if len(cells) < 2 or not comparable(cells.values()):
         return None
     sign = 1.0 if row.higher.get(metric, True) else -1.0
     ordered = sorted(cells, key=lambda model: -sign * (cells[model].estimate.value or 0.0))

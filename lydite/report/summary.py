@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lydite.report import text
 from lydite.report.breakdown import MANY
 from lydite.report.digest import Digest
-from lydite.report.rows import Row, best, leader, versus_chance
+from lydite.report.rows import Row, best, comparable, leader, versus_chance
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ def _chance(found: Sequence[Row], models: Sequence[str], noun: str) -> list[str]
     return [*sentences, f"Below chance: {text.join_words(below)}."] if below else sentences
 
 
-def warnings(digests: Sequence[Digest]) -> list[Warning]:
+def warnings(digests: Sequence[Digest], top: Sequence[Row]) -> list[Warning]:
     """Errors first."""
-    found = [*_unfinished(digests), *_failed(digests), *_limited(digests), *_terms(digests)]
+    found = [*_unfinished(digests), *_failed(digests), *_limited(digests), *_terms(top)]
     found += _counted(
         digests, "num_truncated", "had context cut off on the left, because the model is too short for it"
     )
@@ -155,22 +155,16 @@ def _limited(digests: Sequence[Digest]) -> list[Warning]:
     return [Warning("note", f"Partial: {runs} took at most {sizes} samples of each task (limit), chosen by hash.")]
 
 
-def _terms(digests: Sequence[Digest]) -> list[Warning]:
+def _terms(top: Sequence[Row]) -> list[Warning]:
     """Tasks on which models were judged on different terms, so that they are not ranked."""
-    from lydite.report.rows import terms
-
-    by_task: dict[str, set[tuple[str, ...]]] = {}
-    for one in digests:
-        by_task.setdefault(one.run.task.name, set()).add(terms(one.run))
-    mixed = [text.one_line(task) for task, found in by_task.items() if len(found) > 1]
+    tasks = [row for root in top for _, row in root.walk() if not row.is_group]
+    mixed = tuple(text.one_line(row.name) for row in tasks if not comparable(row.cells(row.headline).values()))
     if not mixed:
         return []
-    return [
-        Warning(
-            "note",
-            f"Models were judged on different terms (version, view, rule or settings) and are not ranked on {_some(mixed)}.",
-        )
-    ]
+    words = (
+        "on which models were judged on different terms (version, view, rule or settings): they are not ranked there"
+    )
+    return [Warning("note", f"{text.plural(len(mixed), 'task')} {words}.", mixed)]
 
 
 def _counted(digests: Sequence[Digest], name: str, words: str) -> list[Warning]:

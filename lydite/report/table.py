@@ -24,7 +24,7 @@ from rich.text import Text
 
 from lydite.report import text
 from lydite.report.export import as_csv, as_latex, as_markdown
-from lydite.report.rows import Row, best, model_names, rows, versus_chance
+from lydite.report.rows import Row, best, comparable, model_names, rows, versus_chance
 from lydite.types import Estimate, GroupEstimates, Run
 
 Format = Literal["table", "markdown", "latex", "csv"]
@@ -245,6 +245,8 @@ def _caption(chosen: Sequence[Line], models: Sequence[str], style: Style) -> str
         parts.append("; n and failed: of the model with most failures")
     if any(versus_chance(e) == "at" for e in found):
         parts.append("; dim: at chance")
+    if not all(comparable(line.row.cells(line.metric).values()) for line in chosen):
+        parts.append("; rows judged on different terms are not ranked")
     if any(best(line.row, line.metric) for line in chosen):
         parts.append("; *: best, by more than the uncertainty")
     return "".join(parts) if found else "no estimates yet"

@@ -142,12 +142,14 @@ def generation(
     )
 
 
-def document(id: str, text: str, nats_per_character: float = 1.0) -> SampleRecord:
+def document(
+    id: str, text: str, nats_per_character: float = 1.0, metadata: dict[str, str] | None = None
+) -> SampleRecord:
     tokens = tuple(text)
     logprobs = tuple(-nats_per_character for _ in tokens)
     return SampleRecord(
         id=id,
-        sample=Sample(id=id, input=text),
+        sample=Sample(id=id, input=text, metadata=metadata or {}),
         requests=(ScoreRequest(sample_id=id, index=0, continuation=text, window="max_context"),),
         outputs=(LogProbs(tokens=tokens, logprobs=logprobs, greedy=False, rule="causal"),),
         scores=(Score(sample_id=id, metric="bits_per_byte", value=nats_per_character, stats=(1.0, 1.0)),),

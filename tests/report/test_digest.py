@@ -17,6 +17,14 @@ def test_shares_are_the_softmax_of_totals():
     np.testing.assert_allclose(choice_shares(record), scipy_special.softmax(totals), rtol=1e-12)
 
 
+def test_ties_share_the_credit(tmp_path):
+    tied = choice("a", choices=("x", "y", "z"), totals=(-1.0, -1.0, -2.0), gold=1)
+    write_out(tmp_path, [(run(), [tied, choice("b", totals=(-1.0, -1.0), gold=1), choice("c")])])
+    rows = {row.id: row for row in digest(run(), "small", tmp_path / "small" / "colours", keep=9).rows}
+    assert {id: row.credit for id, row in rows.items()} == {"a": 0.5, "b": 0.5, "c": 1.0}
+    assert rows["b"].confidence == 0.5
+
+
 def test_no_shares_without_two_choices():
     assert choice_shares(choice("a", failure="nan")) == []
     assert choice_shares(generation("a", "it", right=True)) == []
@@ -35,7 +43,7 @@ def test_calibration_bins_agree_with_scikit_learn():
     confidence = rng.uniform(0.2, 1.0, 400)
     right = rng.random(400) < confidence**2
     rows = [
-        Light(str(i), None, None, {}, float(c), bool(r), None)
+        Light(str(i), None, None, {}, float(c), float(r), None)
         for i, (c, r) in enumerate(zip(confidence, right, strict=True))
     ]
     found = bins(rows)
@@ -49,7 +57,7 @@ def test_calibration_bins_agree_with_scikit_learn():
 
 
 def test_a_confidence_of_one_is_in_the_last_bin():
-    found = bins([Light("a", None, None, {}, 1.0, True, None)])
+    found = bins([Light("a", None, None, {}, 1.0, 1.0, None)])
     assert [(b.n, b.accuracy) for b in found] == [(1, 1.0)]
     assert expected_calibration_error([]) is None
 

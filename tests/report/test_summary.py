@@ -61,14 +61,14 @@ def digest(one, values, **counts):
 
 
 def test_a_clean_full_run_needs_no_warning():
-    assert warnings([digest(run(), [1.0, 0.0])]) == []
+    assert warnings([digest(run(), [1.0, 0.0])], rows([run()], [])) == []
 
 
 def test_warnings_put_missing_numbers_first():
     one = digest(run(limit=5), [1.0], num_truncated=4, num_cut=1, num_no_answer=2, num_spanned=3)
     two = digest(run("sums", status="interrupted", n_samples=9), [1.0, None])
     two.failures["it broke"] = 1
-    found = warnings([one, two])
+    found = warnings([one, two], [])
     assert [w.level for w in found] == ["error", "error", "note", "note", "note", "note", "note"]
     assert found[0].places == ("sums with small (2 of 9 samples)",)
     assert found[1].text == "1 answer failed and is counted as failed, not as wrong. Reason: it broke (1)."
@@ -78,6 +78,6 @@ def test_warnings_put_missing_numbers_first():
 
 @pytest.mark.parametrize("change", [{"rule": "pseudo"}, {"fingerprint": "t2"}, {"view": "generate"}])
 def test_other_terms_are_told(change):
-    found = warnings([digest(run(name="a"), [1.0]), digest(run(name="b", **change), [1.0])])
+    found = warnings([], rows([run(name="a"), run(name="b", **change)], []))
     assert "different terms" in found[0].text
-    assert "colours" in found[0].text
+    assert found[0].places == ("colours",)

@@ -58,6 +58,19 @@ def test_groups_stand_above_members_and_nest():
     assert "physics" in tables(runs, groups, width=80, all=True)
 
 
+def test_parts_say_where_a_member_stands_and_in_which_order():
+    runs = [run(task) for task in ("a_en", "a_zh", "b_en", "b_zh")]
+    groups = [
+        msgspec.structs.replace(group("a", ("a_en", "a_zh"), estimate(0.3)), parts=("a_zh", "a_en")),
+        msgspec.structs.replace(group("zh", ("a_zh", "b_zh"), estimate(0.3)), parts=("a_zh", "b_zh")),
+        msgspec.structs.replace(
+            group("all", ("a_en", "a_zh", "b_en", "b_zh"), estimate(0.4)), parts=("b_en", "b_zh", "a")
+        ),
+    ]
+    order = [(depth, row.name) for root in rows(runs, groups) for depth, row in root.walk()]
+    assert order == [(0, "all"), (1, "b_en"), (1, "a"), (2, "a_zh"), (2, "a_en"), (1, "zh"), (2, "b_zh")]
+
+
 def test_group_of_one_member_and_equal_groups():
     groups = [group("inner", ("a",), estimate(0.3)), group("outer", ("a",), estimate(0.3))]
     order = [(depth, row.name) for root in rows([run("a")], groups) for depth, row in root.walk()]
@@ -103,6 +116,16 @@ def test_other_terms_are_never_ranked():
     assert leader(rows(mixed, [])[0], "acc") is None
     other = [run(name="a", estimates=(high,), fingerprint="t1"), run(name="b", estimates=(low,), fingerprint="t2")]
     assert leader(rows(other, [])[0], "acc") is None
+
+
+def test_null_models_are_ranked_with_any_rule():
+    runs = [
+        run(name="a", estimates=(estimate(0.9),), rule="pseudo"),
+        run(name="b", estimates=(estimate(0.1),), rule="uniform"),
+    ]
+    runs[1] = msgspec.structs.replace(runs[1], model=msgspec.structs.replace(runs[1].model, family="null"))
+    groups = [group("g", ("colours",), estimate(0.9), "a"), group("g", ("colours",), estimate(0.1), "b")]
+    assert [best(row, "acc") for root in rows(runs, groups) for _, row in root.walk()] == ["a", "a"]
 
 
 def test_versus_chance():
