@@ -26,6 +26,7 @@ class Maker:
         (scratch / "download").write_bytes(b"x" * 100)
         (target / "model.safetensors").write_bytes(self.content)
         (target / "config.json").write_text("{}")
+        self.file_number = (target / "model.safetensors").stat().st_ino
         return "0" * 64
 
 
@@ -38,6 +39,8 @@ def test_made_once_and_then_read(cache):
     assert make.calls == 1
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", store.MANIFEST, "model.safetensors"]
     assert [path.name for path in folder.parent.iterdir() if "tmp" in path.name] == []
+    # Renamed, not copied: a copy could be seen half done.
+    assert (folder / "model.safetensors").stat().st_ino == make.file_number
     manifest = store.read_entry(folder)
     assert manifest.spec == "pypi:a==1#m.gguf"
     assert manifest.files["model.safetensors"].size == 7
