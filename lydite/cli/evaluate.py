@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -115,8 +115,9 @@ def evaluate(
         runs: dict[str, dict[str, Run]] = {}
         with Bar(quiet=json_) as bar:
             for spec in models:
-                with bar.status(f"loading {spec}"):
-                    model = _load_model(spec, settings, dtype, device, trust_remote_code, reuse)
+                with bar.loading(spec) as on_progress:
+                    model = _load_model(spec, settings, dtype, device, trust_remote_code, on_progress)
+                model = _keeping_answers(model) if reuse else model
                 if model.info.name in runs:
                     raise UserError(f"two models are called {model.info.name}; give each its own --out")
                 runs[model.info.name] = _run_tasks(model, loaded, settings, out, bar)
@@ -146,17 +147,28 @@ def _load_tasks(settings: Settings) -> tuple[list[Task], list[Group]]:
     return [dataclasses.replace(task, origin={**task.origin, **origin}) for task in ready], groups
 
 
-def _load_model(spec: str, settings: Settings, dtype: str, device: str, trust: bool, reuse: bool) -> Model:
+def _load_model(
+    spec: str, settings: Settings, dtype: str, device: str, trust: bool, on_progress: Callable[[str, int, int], None]
+) -> Model:
     from lydite.models import load_model
 
     start = time.perf_counter()
-    model = load_model(spec, dtype=dtype, device=device, trust_remote_code=trust, settings=settings.model)
+    model = load_model(
+        spec,
+        dtype=dtype,
+        device=device,
+        trust_remote_code=trust,
+        settings=settings.model,
+        on_progress=on_progress,
+    )
     model.usage.load_seconds = time.perf_counter() - start
-    if reuse:
-        from lydite.models.cache import CachedModel, answers_folder
-
-        model = CachedModel(model, answers_folder())
     return model
+
+
+def _keeping_answers(model: Model) -> Model:
+    from lydite.models.cache import CachedModel, answers_folder
+
+    return CachedModel(model, answers_folder())
 
 
 def _run_tasks(model: Model, tasks: list[Task], settings: Settings, out: Path, bar: Bar) -> dict[str, Run]:

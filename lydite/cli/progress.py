@@ -11,13 +11,22 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from lydite.evaluate import Progress as Report
+
+
+class _Count(MofNCompleteColumn):
+    """Samples done of all; nothing while a model loads, which is counted in bytes."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.fields.get("loading") else super().render(task)
 
 
 class Bar:
@@ -28,7 +37,7 @@ class Bar:
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None, complete_style="yellow", finished_style="yellow"),
-            MofNCompleteColumn(),
+            _Count(),
             TextColumn("{task.fields[speed]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(compact=True),
@@ -52,11 +61,21 @@ class Bar:
         self.progress.stop()
 
     @contextmanager
-    def status(self, text: str) -> Iterator[None]:
-        """A moving line while something of unknown length runs."""
-        line = self.progress.add_task(text, total=None, speed="")
+    def loading(self, spec: str) -> Iterator[Callable[[str, int, int], None]]:
+        """A line while a model is fetched, converted and read; yields the `on_progress` of load_model."""
+        line = self.progress.add_task(f"loading {spec}", total=None, speed="", loading=True)
+        last = ""
+
+        def on_progress(what: str, done: int, total: int) -> None:
+            nonlocal last
+            size = f"{done / 1e6:,.0f} MB" if total else ""
+            self.progress.update(line, description=what, total=total or None, completed=done, speed=size)
+            if what != last and not self.console.is_terminal:
+                self.console.print(what, markup=False, highlight=False, soft_wrap=True)
+            last = what
+
         try:
-            yield
+            yield on_progress
         finally:
             self.progress.remove_task(line)
 

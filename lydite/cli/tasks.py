@@ -1,6 +1,7 @@
 """`lydite tasks`: the list of tasks, or one of them with a rendered prompt."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -135,8 +136,8 @@ def _show_task(task: Task, model: str | None, options: dict[str, Any], json_: bo
         return
     _print_facts(facts)
     _print_prompt(sample, ready.prompt(sample), requests)
-    for number, pieces in enumerate(tokens):
-        _rule(f"tokens of request {number}: {len(pieces)}")
+    for number, pieces in enumerate(tokens[:1]):
+        _rule(f"tokens of request {number}; (n): n tokens that share characters")
         _print_text("".join(f"[{piece}]".replace("\n", "\\n") for piece in pieces))
 
 
@@ -165,13 +166,15 @@ def _print_facts(facts: dict[str, str]) -> None:
 def _print_prompt(sample: Sample, context: Context, requests: list[Request]) -> None:
     """The context once, then what is asked for after it."""
     _rule(f"prompt of sample {sample.id}")
-    if isinstance(context, str):
-        _print_text(context or "(empty: the text is scored from the beginning of a sequence)")
-    else:
-        for message in context:
-            _print_text(f"<{message.role}>\n{message.content}")
+    _print_context(context)
+    shown = context
     for request in requests:
         if isinstance(request, ScoreRequest):
+            asked = request.messages or request.context
+            if asked != shown:
+                _rule("another context")
+                _print_context(asked)
+                shown = asked
             _rule(f"scored continuation {request.index}")
             _print_text(request.continuation)
         elif isinstance(request, GenerateRequest):
@@ -180,8 +183,16 @@ def _print_prompt(sample: Sample, context: Context, requests: list[Request]) -> 
             _rule(f"the model writes on, {limit}" + (f", up to {stops}" if stops else ""))
 
 
+def _print_context(context: Context) -> None:
+    if isinstance(context, str):
+        _print_text(context or "(empty: the text is scored from the beginning of a sequence)")
+    else:
+        for message in context:
+            _print_text(f"<{message.role}>\n{message.content}")
+
+
 def _tokens(spec: str, requests: list[Request]) -> list[list[str]]:
-    """Each request as the model reads it: with its BOS, through its chat template."""
+    """Each request's tokens as the model reads them: with its BOS, through its chat template."""
     from lydite.models import load_model
     from lydite.models.causal import CausalModel
 
@@ -195,7 +206,19 @@ def _tokens(spec: str, requests: list[Request]) -> list[list[str]]:
         plain = request.context if isinstance(request, ScoreRequest) else request.prompt
         before = encoder.render(request.messages) if request.messages else plain
         texts.append(before + (request.continuation if isinstance(request, ScoreRequest) else ""))
-    return [[encoder.text_of(token) for token in ids] for ids in encoder.prompt_ids(texts)]
+    return [_pieces(ids, encoder.decode) for ids in encoder.prompt_ids(texts)]
+
+
+def _pieces(ids: list[int], decode: Callable[[list[int]], str]) -> list[str]:
+    """Tokens as text. Those that only hold parts of characters are shown together, with their number behind."""
+    pieces, group = [], []
+    for token in ids:
+        group.append(token)
+        text = decode(group)
+        if not text.endswith("\ufffd"):
+            pieces.append(text if len(group) == 1 else f"{text}({len(group)})")
+            group = []
+    return [*pieces, f"{decode(group)}({len(group)})"] if group else pieces
 
 
 def _rule(title: str) -> None:
