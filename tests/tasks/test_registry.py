@@ -9,7 +9,7 @@ import types
 import pytest
 
 from lydite.cli.app import make_app
-from lydite.errors import DataError, TaskError
+from lydite.errors import DataError, TaskError, UserError
 from lydite.tasks import list_tasks, load_tasks
 from tests.tasks.layouts import make_data
 
@@ -203,3 +203,27 @@ def test_listing_is_light():
     code = "import sys; from lydite.tasks import list_tasks; list_tasks(); print({'torch', 'transformers', 'sacrebleu', 'pyarrow'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_the_tokens_of_a_model(capsys, tmp_path):
+    from tests.tiny import save_tiny
+
+    model = save_tiny(tmp_path / "tiny", "llama")
+    command("tasks", "mini_sentiment_zh", "--model", str(model or tmp_path / "tiny"))
+    shown = capsys.readouterr().out.splitlines()[-1]
+    assert re.sub(r"\(\d+\)\]", "]", shown).replace("][", "").endswith("很满意。]")
+    with pytest.raises(UserError, match="uniform is a null model"):
+        command("tasks", "mini_sentiment_zh", "--model", "uniform")
+
+
+def test_pieces_of_characters_are_shown_together():
+    from lydite.cli.tasks import _pieces
+
+    raw = "a好b".encode()
+
+    def decode(ids):
+        return bytes(raw[i] for i in ids).decode("utf-8", errors="replace")
+
+    assert _pieces([0, 1, 2, 3, 4], decode) == ["a", "好(3)", "b"]
+    assert _pieces([0, 1, 2], decode)[0] == "a"
+    assert _pieces([0, 1, 2], decode)[1].endswith("(2)")
