@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from lydite.report import text
+from lydite.report.align import stretches
 from lydite.report.digest import Digest, choice_outputs, choice_shares, order_key, top_choices
 from lydite.types import (
     Completion,
@@ -184,7 +185,10 @@ def _choice_rows(record: SampleRecord, outputs: Sequence[LogProbs | Failure]) ->
         if isinstance(output, Failure):
             row["failure"] = _cut(output.reason)
         else:
-            row |= {"total": f"{output.total:.2f}".replace("-", "−"), "tokens": _tokens(output)}
+            row |= {
+                "total": f"{output.total:.2f}".replace("-", "−"),
+                "tokens": _tokens(output, record.requests[position]),
+            }
             row |= {"share": round(shares[position], 4)} if shares else {}
         if len(contexts) > 1:
             row["context"] = _cut(_context(record.requests[position]))
@@ -196,11 +200,15 @@ def _continuation(request: Request) -> str:
     return request.continuation if isinstance(request, ScoreRequest) else ""
 
 
-def _tokens(output: LogProbs) -> list[list[Any]]:
-    pairs = zip(output.tokens[:MAX_TOKENS], output.logprobs[:MAX_TOKENS], strict=True)
-    tokens: list[list[Any]] = [[text.clean(token), round(logprob, 2)] for token, logprob in pairs]
-    left_out = len(output.tokens) - len(tokens)
-    return [*tokens, [f" … {left_out:,} more tokens", None]] if left_out else tokens
+def _tokens(output: LogProbs, request: Request) -> list[list[Any]]:
+    """[text, nats] of each token; [text, nats, count] of several that spell characters only together."""
+    found = stretches(output, _continuation(request), _context(request) if output.join == "spanned" else "")
+    shown = [
+        [text.clean(piece), round(nats, 2), *([count] if count > 1 else [])]
+        for piece, nats, count in found[:MAX_TOKENS]
+    ]
+    left_out = sum(count for _, _, count in found[MAX_TOKENS:])
+    return [*shown, [f" … {left_out:,} more tokens", None]] if left_out else shown
 
 
 def _output(request: Request, output: Any) -> dict[str, Any]:
@@ -217,7 +225,7 @@ def _output(request: Request, output: Any) -> dict[str, Any]:
     greedy = ", each the most likely one" if output.greedy else ""
     total = f"{output.total:.2f}".replace("-", "−")
     note = f"{total} nats over {text.plural(len(output.tokens), 'token')}{greedy}"
-    return {"kind": "tokens", "tokens": _tokens(output), "note": note}
+    return {"kind": "tokens", "tokens": _tokens(output, request), "note": note}
 
 
 def _cut(value: str) -> str:

@@ -23,9 +23,10 @@
 
   // ------------------------------------------------------------------------------------------ drawing a card
 
-  const heat = (logprob) => (logprob === null ? 0 : Math.min(9, Math.floor(-logprob * 1.25)));
-  const words = (tokens) => el("div", { class: "words", dir: "auto" }, ...tokens.map(([text, logprob]) =>
-    el("span", { class: `k h${heat(logprob)}`, title: logprob === null ? null : `${logprob} nats, p ${Math.exp(logprob).toPrecision(2)}` }, text)));
+  // [text, nats], or [text, nats, count] for tokens that spell characters only together: coloured by the character.
+  const heat = ([text, nats, count]) => (nats === null ? 0 : Math.min(9, Math.floor((-nats * 1.25) / (count ? Math.max([...text].length, 1) : 1))));
+  const told = ([, nats, count]) => (nats === null ? null : `${nats} nats${count ? ` over ${count} tokens` : `, p ${Math.exp(nats).toPrecision(2)}`}`);
+  const words = (tokens) => el("div", { class: "words", dir: "auto" }, ...tokens.map((token) => el("span", { class: `k h${heat(token)}`, title: told(token) }, token[0])));
   const odds = (share) => {
     const bar = el("span", { class: "bar" });
     bar.style.setProperty("--w", percent(share));

@@ -120,9 +120,11 @@ def breaks(name: str) -> Markup:
     return Markup("<wbr>").join(re.split(r"(?<=[_/:])(?=\w)", name))
 
 
-def heat(logprob: float | None) -> int:
-    """Level 0 to 9 of a token's colour: its surprise of 0 to about 7 nats."""
-    return 0 if logprob is None else min(9, int(-logprob * 1.25))
+def heat(token: Sequence[Any]) -> int:
+    """Level 0 to 9 of a token's colour: its surprise of 0 to about 7 nats; of several tokens, that of a character."""
+    if token[1] is None:
+        return 0
+    return min(9, int(-token[1] * 1.25 / (max(len(token[0]), 1) if len(token) > 2 else 1)))
 
 
 def policy(script: str) -> str:

@@ -6,7 +6,7 @@ import msgspec
 
 from lydite.report.cards import MAX_TEXT, MAX_TOKENS, task_cards, within_budget
 from lydite.report.digest import Digest
-from lydite.types import LabelProbs, LabelRequest, Message, Sample, SampleRecord, Score, ScoreRequest
+from lydite.types import LabelProbs, LabelRequest, LogProbs, Message, Sample, SampleRecord, Score, ScoreRequest
 from tests.report.records import choice, document, generation, run
 
 
@@ -95,6 +95,13 @@ def test_endless_texts_are_cut_and_say_so():
     tokens = by_id["b"]["answers"][0]["outputs"][0]["tokens"]
     assert len(tokens) == MAX_TOKENS + 1
     assert "4,300 more tokens" in tokens[-1][0]
+
+
+def test_characters_in_pieces_are_read_whole():
+    record = document("a", "石头")
+    pieces = LogProbs(tokens=("\ufffd", "\ufffd", "头"), logprobs=(-1.0, -2.0, -0.5), greedy=False, rule="causal")
+    _, found = cards(msgspec.structs.replace(record, outputs=(pieces,)))
+    assert found[0]["answers"][0]["outputs"][0]["tokens"] == [["石", -3.0, 2], ["头", -0.5]]
 
 
 def test_messages_labels_and_heads():

@@ -108,9 +108,16 @@ def hostile_out(tmp_path):
     )
 
 
-@pytest.mark.parametrize("make", [plain_out, hostile_out])
-def test_well_formed_with_unique_ids(tmp_path, make):
-    _, reader = page(make(tmp_path))
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Source and reader of the two pages that most tests look at."""
+    found = {"plain": plain_out, "hostile": hostile_out}
+    return {name: page(make(tmp_path_factory.mktemp(name))) for name, make in found.items()}
+
+
+@pytest.mark.parametrize("name", ["plain", "hostile"])
+def test_well_formed_with_unique_ids(pages, name):
+    _, reader = pages[name]
     assert reader.stack == []
     assert len(reader.ids) == len(set(reader.ids))
     for tag, attributes in reader.elements:
@@ -121,9 +128,9 @@ def test_well_formed_with_unique_ids(tmp_path, make):
             assert reference in reader.ids
 
 
-@pytest.mark.parametrize("make", [plain_out, hostile_out])
-def test_asks_for_nothing_and_runs_nothing_foreign(tmp_path, make):
-    source, reader = page(make(tmp_path))
+@pytest.mark.parametrize("name", ["plain", "hostile"])
+def test_asks_for_nothing_and_runs_nothing_foreign(pages, name):
+    source, reader = pages[name]
     tags = [tag for tag, _ in reader.elements]
     assert not {"iframe", "img", "object", "embed", "link", "base", "form", "video", "audio", "foreignobject"} & set(
         tags
@@ -138,8 +145,8 @@ def test_asks_for_nothing_and_runs_nothing_foreign(tmp_path, make):
     assert "url(" not in re.search(r"<style>(.*?)</style>", source, re.S).group(1)
 
 
-def test_policy_admits_its_script_only(tmp_path):
-    source, reader = page(hostile_out(tmp_path))
+def test_policy_admits_its_script_only(pages):
+    source, reader = pages["hostile"]
     policy = next(a["content"] for tag, a in reader.elements if tag == "meta" and a.get("http-equiv"))
     script = re.search(r"<script>(.*?)</script>", source, re.S).group(1)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -152,8 +159,8 @@ def test_policy_admits_its_script_only(tmp_path):
     )
 
 
-def test_foreign_text_is_shown_not_obeyed(tmp_path):
-    source, reader = page(hostile_out(tmp_path))
+def test_foreign_text_is_shown_not_obeyed(pages):
+    source, reader = pages["hostile"]
     for sign in "\u202e\u2066\x00\x07\x1b\ufffe":
         assert sign not in source
     assert "PWNED" in "".join(reader.text)
@@ -166,8 +173,8 @@ def test_foreign_text_is_shown_not_obeyed(tmp_path):
     assert "👩‍👩‍👧 石头" in said
 
 
-def test_numbers_and_samples_stand_without_javascript(tmp_path):
-    _, reader = page(plain_out(tmp_path))
+def test_numbers_and_samples_stand_without_javascript(pages):
+    _, reader = pages["plain"]
     said = re.sub(r"\s+", " ", "".join(reader.text))
     for expected in (
         "0.900",
@@ -186,8 +193,8 @@ def test_numbers_and_samples_stand_without_javascript(tmp_path):
     assert ("div", {"id": "browser", "hidden": None}) in reader.elements
 
 
-def test_summary_says_what_the_numbers_carry(tmp_path):
-    source, _ = page(plain_out(tmp_path))
+def test_summary_says_what_the_numbers_carry(pages):
+    source, _ = pages["plain"]
     said = re.search(r'<p class="summary">(.*?)</p>', source, re.S).group(1)
     assert "large leads on 2 of 3 tasks." in said  # not on books, where less is better
     assert "3 leads are larger than the uncertainty: 2 by large and 1 by small." in said
@@ -247,7 +254,17 @@ def test_large_runs_are_sampled_and_the_page_says_so(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("logprob", "level"), [(None, 0), (0.0, 0), (-0.5, 0), (-0.8, 1), (-4.0, 5), (-7.3, 9), (-900.0, 9)]
+    ("token", "level"),
+    [
+        (["x", None], 0),
+        (["x", 0.0], 0),
+        (["x", -0.5], 0),
+        (["x", -0.8], 1),
+        (["long", -4.0], 5),
+        (["x", -7.3], 9),
+        (["石头", -8.0, 5], 5),
+        (["", -8.0, 2], 9),
+    ],
 )
-def test_heat(logprob, level):
-    assert heat(logprob) == level
+def test_heat(token, level):
+    assert heat(token) == level
