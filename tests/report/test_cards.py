@@ -128,3 +128,4 @@ def test_budget_is_shared_and_small_tasks_leave_theirs():
     assert len(found["small"]) == 4
     assert 35 <= len(found["large"]) <= 39
     assert list(found) == ["large", "small"]
+    assert len(within_budget({"huge": [{"id": "h" * 9000}] * 9}, 100)["huge"]) == 3

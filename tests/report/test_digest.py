@@ -87,6 +87,7 @@ def test_the_same_samples_are_kept_for_every_model(tmp_path):
     other = digest(run(name="b"), "b", tmp_path / "b" / "colours", keep=20)
     assert len(other.kept) == 20
     assert "id-7" in one.kept
+    assert len((one.kept.keys() - {"id-7"}) - other.kept.keys()) <= 1  # id-7 may stand in for one of the other's
     complete([one, other])
     assert one.kept.keys() == other.kept.keys()
     assert other.kept["id-7"].scores[0].value == 0.0

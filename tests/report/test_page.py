@@ -193,6 +193,14 @@ def test_numbers_and_samples_stand_without_javascript(pages):
     assert ("div", {"id": "browser", "hidden": None}) in reader.elements
 
 
+def test_the_best_and_what_is_at_chance_are_marked(pages):
+    source, _ = pages["plain"]
+    cells = re.findall(r'<td class="value ([^"]*)"[^>]*>\s*<span class="v">([\d.]+)</span>', source)
+    assert {value for classes, value in cells if "best" in classes} == {"0.800", "0.900", "0.700", "0.600"}
+    assert [classes for classes, value in cells if value == "0.500"] == [""]  # a group without chance
+    assert source.count("(best)") == 4
+
+
 def test_summary_says_what_the_numbers_carry(pages):
     source, _ = pages["plain"]
     said = re.search(r'<p class="summary">(.*?)</p>', source, re.S).group(1)
