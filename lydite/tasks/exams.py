@@ -40,6 +40,7 @@ class Exam:
     files: Callable[[str, str], tuple[str, ...]]
     """(split, subject) to paths."""
     read: Callable[[Path], Iterator[Row]]
+    revision: str | None = None
 
 
 def _headless(path: Path) -> Iterator[Row]:
@@ -75,6 +76,7 @@ CMMLU = Exam(
     about="Chinese exam questions, 67 subjects",
     files=lambda split, subject: (f"cmmlu/{split}/{subject}.csv",),
     read=read_csv,
+    revision="refs/convert/parquet",
 )
 
 
@@ -126,6 +128,7 @@ def load(exam: Exam, subject: str, data_dir: Path | None) -> Task:
         repository=exam.repository,
         configuration=subject,
         splits={"test": "test", "shots": "dev"},
+        revision=exam.revision,
     )
     found = find(f"{exam.name}_{subject}", source, data_dir)
 

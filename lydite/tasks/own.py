@@ -16,6 +16,8 @@ import difflib
 import importlib.util
 import sys
 import tomllib
+import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +25,7 @@ from typing import Any, Literal
 import msgspec
 
 from lydite.data.files import check_file, read_text
-from lydite.errors import TaskError
+from lydite.errors import LyditeError, TaskError
 from lydite.metrics.extract import parse_rules
 from lydite.metrics.text import NORMALIZATIONS, Normalization
 from lydite.tasks.common import fingerprint
@@ -174,18 +176,16 @@ def load_python_file(path: Path) -> Task:
     name = f"lydite_task_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None, f"{path} has no loader"
-    assert spec.loader is not None, f"{path} has no loader"
+    loader = spec.loader
+    assert loader is not None, f"{path} has no loader"
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickling look their module up by name.
     sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise TaskError(f"{path}, line {error.lineno}: {error.msg}") from error
+    _call(path, lambda: loader.exec_module(module))
     make: Any = vars(module).get("task")
     if not callable(make):
         raise TaskError(f"{path}: no function task(); define one that returns a lydite.types.Task")
-    task = make()
+    task = _call(path, make)
     if not isinstance(task, Task):
         raise TaskError(f"{path}: task() returned a {type(task).__name__}, and a lydite.types.Task is needed")
     return replace(
@@ -193,3 +193,17 @@ def load_python_file(path: Path) -> Task:
         fingerprint=task.fingerprint or fingerprint([task.name], [path]),
         origin={**task.origin, "task_file": str(path.resolve())},
     )
+
+
+def _call(path: Path, function: Callable[[], Any]) -> Any:
+    """What the function of a user's file returns; whatever it raises becomes one line that names the place."""
+    try:
+        return function()
+    except LyditeError:
+        raise
+    except SyntaxError as error:
+        raise TaskError(f"{error.filename or path}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:
+        places = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = f", line {places[-1].lineno}" if places else ""
+        raise TaskError(f"{path}{line}: {type(error).__name__}: {error}") from error

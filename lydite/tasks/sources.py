@@ -29,6 +29,8 @@ class Source:
     configuration: str | None = None
     splits: Mapping[str, str]
     """Split to its name on the hub."""
+    revision: str | None = None
+    """On the hub; "refs/convert/parquet" where the main branch is a loading script, which `datasets` no longer runs."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,12 @@ class Found:
         if split not in self.source.splits:
             raise self._missing(split)
         try:
-            rows = load_dataset(self.source.repository, self.source.configuration, split=self.source.splits[split])
+            rows = load_dataset(
+                self.source.repository,
+                self.source.configuration,
+                split=self.source.splits[split],
+                revision=self.source.revision,
+            )
         except (OSError, ValueError, RuntimeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(

@@ -38,6 +38,8 @@ class Template:
                 return self._text.render(names)
             found = self._value(names)
             return str(found) if isinstance(found, Undefined) else found
+        except (RecursionError, MemoryError) as error:
+            raise DataError(f"{self.key}: the template does not end, or its text is too long") from error
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             raise DataError(f"{self.key}: {error}; columns: {', '.join(map(str, row))}") from error
 

@@ -98,8 +98,9 @@ class FakeHub(types.ModuleType):
         super().__init__("datasets")
         self.rows, self.error, self.calls = rows, error, []
 
-    def load_dataset(self, repository, configuration, *, split):
+    def load_dataset(self, repository, configuration, *, split, revision):
         self.calls.append((repository, configuration, split))
+        assert revision == ("refs/convert/parquet" if repository == "haonan-li/cmmlu" else None)
         if self.error:
             raise self.error
         return self.rows
@@ -110,6 +111,8 @@ HUB = [
      ("nyu-mll/blimp", "causative", "train"), "a"),
     ("mmlu_astronomy", {"question": " q ", "choices": ["w", "x", "y", "z"], "answer": 2, "subject": "astronomy"},
      ("cais/mmlu", "astronomy", "test"), "q"),
+    ("cmmlu_agronomy", {"Question": "q", "A": "w", "B": "x", "C": "y", "D": "z", "Answer": "D"},
+     ("haonan-li/cmmlu", "agronomy", "test"), "q"),
     ("arc_easy", {"id": "1", "question": "q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "B"},
      ("allenai/ai2_arc", "ARC-Easy", "test"), "q"),
     ("lambada", {"text": "one two three"}, ("EleutherAI/lambada_openai", "default", "test"), "one two"),
