@@ -13,6 +13,7 @@ computed by itself stays in Scored for the caller to report, and never touches o
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lydite.engine import attention
+from lydite.engine.budget import available_bytes
 from lydite.engine.plan import Batch, make_plan
 from lydite.engine.tokens import Window
 
@@ -145,9 +147,10 @@ class Scorer:
         self.reason = "asked for" if plain else ""
         """Why the plain path was chosen."""
         self.one_by_one = _depends_on_neighbours(model)
-        self._check_head()
-        if not plain:
-            self._check_packing()
+        with _in_float32(model):
+            self._check_head()
+            if not plain:
+                self._check_packing()
         self.num_computed = 0
 
     # ------------------------------------------------------------------------------- the probe
@@ -224,7 +227,7 @@ class Scorer:
         device = self.model.device
         ids = torch.from_numpy(batch.ids)[None].to(device)
         positions = torch.from_numpy(batch.positions)[None].to(device)
-        tree_pass = attention.TreePass(batch, store, self.model.dtype)
+        tree_pass = attention.TreePass(batch, store)
         with attention.active(self.model, tree_pass):
             states = self._forward(ids, position_ids=positions)
         if tree_pass.layer == 0:
@@ -347,7 +350,26 @@ def _close(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> bool:
         return True
     if dtype in (torch.float32, torch.float64):
         return bool(difference.max() < 1e-3)
-    return bool(difference.mean() < 0.05)
+    return bool(difference.mean() < 0.15)
+
+
+@contextmanager
+def _in_float32(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, half-precision weights are float32, where a wrong mask cannot hide in rounding (in bfloat16 two plain
+    batches already differ by 0.1 nats a token). Both conversions are exact. Models that would not fit so stay as they
+    are, and the probe is looser."""
+    low = [t for t in (*model.parameters(), *model.buffers()) if t.dtype in (torch.bfloat16, torch.float16)]
+    if 4 * sum(t.numel() for t in low) > available_bytes(str(model.device)) // 2:
+        yield
+        return
+    dtypes = [t.dtype for t in low]
+    for tensor in low:
+        tensor.data = tensor.data.float()
+    try:
+        yield
+    finally:
+        for tensor, dtype in zip(low, dtypes, strict=True):
+            tensor.data = tensor.data.to(dtype)
 
 
 def _depends_on_neighbours(model: PreTrainedModel) -> bool:

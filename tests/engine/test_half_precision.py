@@ -1,0 +1,30 @@
+"""Half-precision weights: the probe that chooses the packed path works in float32 and leaves no trace."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lydite.engine.plan import Block
+from lydite.models.causal import load_causal
+from tests.tiny import save_tiny
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+def test_bfloat16_is_packed_and_weights_are_as_before(tmp_path, architecture):
+    folder = save_tiny(tmp_path, architecture, scale=10)
+    model = load_causal(folder, name="tiny", source="tiny", dtype="bfloat16", settings={})
+    assert model.info.settings["engine"] == "packed"
+    weights = load_file(folder / "model.safetensors")
+    parameters = dict(model.scorer.model.named_parameters())
+    assert {p.dtype for p in parameters.values()} == {torch.bfloat16}
+    for name in weights.keys() & parameters.keys():
+        assert torch.equal(parameters[name], weights[name].to(torch.bfloat16)), name
+
+
+def test_a_wrong_mask_is_caught_in_bfloat16_too(tmp_path, monkeypatch):
+    right = Block.mask
+    monkeypatch.setattr(Block, "mask", lambda self: np.tril(np.ones_like(right(self))))  # rows see their siblings
+    folder = save_tiny(tmp_path, "llama", scale=10)
+    model = load_causal(folder, name="tiny", source="tiny", dtype="bfloat16", settings={})
+    assert model.info.settings["engine"].startswith("plain")
