@@ -223,3 +223,28 @@ def test_scoring_needs_nothing_but_the_sample_and_its_outputs(task):
     stored = msgspec.json.decode(msgspec.json.encode(sample), type=Sample)
     random.seed(0)
     assert task.score(stored, outputs) == task.score(sample, outputs)
+
+
+def test_corrections_for_length_divide_by_characters_and_by_bytes():
+    """log-probabilities for which the raw value, a character and a byte each prefer another choice."""
+    sample = Sample(id="1", choices=("abcd", "今天天", "xy"), gold=(0,))
+    task = choice_task("lengths", lambda split: [sample], question)
+    totals = {"abcd": -4.4, "今天天": -3.2, "xy": -2.3}
+    # a character: -1.10, -1.07, -1.15; a byte: -1.10, -0.36, -1.15; and 2.3 is the smallest of all.
+    outputs = [LogProbs(tokens=("x",), logprobs=(totals[c],), greedy=False, rule="null") for c in sample.choices]
+    answers = {score.metric: score.answer for score in task.score(sample, outputs)}
+    assert (answers["acc"], answers["acc_norm"], answers["acc_bytes"]) == ("xy", "今天天", "今天天")
+    # Over characters alone 3.2 / 3 beats 4.4 / 4 by 0.03: one character more on either side would turn it round.
+    totals["今天天"] = -3.31
+    outputs = [LogProbs(tokens=("x",), logprobs=(totals[c],), greedy=False, rule="null") for c in sample.choices]
+    answers = {score.metric: score.answer for score in task.score(sample, outputs)}
+    assert (answers["acc_norm"], answers["acc_bytes"]) == ("abcd", "今天天")
+
+
+def test_targets_that_carry_their_space_begin_a_turn_without_it():
+    sample = Sample(id="1", input="He opened the", targets=(" door",))
+    task = last_word_task("cloze", lambda split: [sample], lead="")
+    [plain] = task.views["score"](sample, task.prompt(sample))
+    assert (plain.context, plain.continuation) == ("He opened the", " door")
+    [turn] = task.views["score"](sample, (Message(role="user", content="He opened the"),))
+    assert turn.continuation == "door"
