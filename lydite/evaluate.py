@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 import lydite
-from lydite.errors import DataError, Interrupted, ModelError, TaskError
+from lydite.errors import DataError, Interrupted, ModelError, RunError, TaskError
 from lydite.runs import RunFolder, content_hash, lock, read_run, read_samples, safe_name, write_json, write_samples
 from lydite.stats import estimate
 from lydite.types import (
@@ -199,18 +199,25 @@ def select(task: Task, limit: int | None, seed: int) -> list[Sample]:
 def rescore(leaf: Path, task: Task) -> tuple[Run, Run]:
     """Scores the stored outputs of a run again with `task`, which may have other metrics or answer extraction.
 
-    Needs neither model nor data files. Returns (run before, run after); the folder holds the latter.
+    Needs neither model nor data files. Returns (run before, run after); the folder holds the latter. Raises RunError
+    where a finished run has lost samples.
     """
     with lock(leaf):
         before = read_run(leaf)
-        records = [_rescored(record, task) for record in read_samples(leaf)]
+        # Keyed, so that a sample that stands in the file twice counts once, as when a run is continued.
+        records = list({record.id: _rescored(record, task) for record in read_samples(leaf)}.values())
+        if before.status == "done" and len(records) != before.n_samples:
+            raise RunError(
+                f"{leaf} is done but holds {len(records)} of {before.n_samples} samples; "
+                "evaluate again with the same command, then re-score"
+            )
         task_info = msgspec.structs.replace(_task_info(task), settings=before.task.settings)
         run = msgspec.structs.replace(
             before,
             task=task_info,
             environment=before.environment | {"rescored": datetime.now(UTC).isoformat(timespec="seconds")},
         )
-        if records and before.status == "done":
+        if before.status == "done":
             estimates = summarise(task, run, [_Result.of(record) for record in records])
             run = msgspec.structs.replace(run, estimates=estimates)
         write_samples(leaf, records)
@@ -264,6 +271,8 @@ def summarise(task: Task, run: Run, results: Sequence[_Result]) -> tuple[Estimat
             chance=sum(known) / len(known) if known and len(known) == len(chances) else None,
         )
         estimates.append(msgspec.structs.replace(value, signature=signature(run, value)))
+    if not estimates:
+        raise TaskError(f"{task.name} scores none of its metrics; its `score` must return a Score for each of them")
     return tuple(estimates)
 
 

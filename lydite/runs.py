@@ -25,6 +25,8 @@ from lydite.errors import DataError, RunError
 from lydite.types import GroupEstimates, Run, SampleRecord
 
 SCHEMA = 1
+LONGEST_NAME = 120
+"""In bytes; file systems allow 255."""
 _LINE = msgspec.json.Decoder(SampleRecord)
 
 
@@ -34,8 +36,11 @@ def content_hash(value: Any, length: int = 12) -> str:
 
 
 def safe_name(name: str) -> str:
-    """A model's or task's name as a folder name on any file system."""
-    return re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "unnamed"
+    """A model's or task's name as a folder name; one that is too long for a file system ends in its hash."""
+    safe = re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "unnamed"
+    if len(safe.encode()) <= LONGEST_NAME:
+        return safe
+    return safe.encode()[: LONGEST_NAME - 9].decode(errors="ignore") + "-" + content_hash(name, 8)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -128,7 +133,7 @@ def _recover(path: Path) -> list[SampleRecord]:
     """The complete records of samples.jsonl; cuts a torn last line off the file."""
     if not path.exists():
         return []
-    data = path.read_bytes()
+    data = _read(path)
     end = data.rfind(b"\n") + 1
     records = list(_parse(path, data[:end]))
     if end < len(data):
@@ -147,15 +152,26 @@ def _parse(path: Path, data: bytes) -> Iterator[SampleRecord]:
             ) from error
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}; mend that, or choose another folder") from error
+
+
 def read_run(folder: Path) -> Run:
     """run.json of a leaf run folder."""
     path = folder / "run.json"
+    if not path.exists():
+        raise RunError(f"no run in {folder}: {path} does not exist")
+    mend = f"read it with the version that wrote it, or move {folder} away"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Run)
-    except FileNotFoundError as error:
-        raise RunError(f"no run in {folder}: {path} does not exist") from error
+        run = msgspec.json.decode(_read(path), type=Run)
     except (msgspec.DecodeError, ValueError) as error:
-        raise RunError(f"{path} is not a run of this version of Lydite: {error}") from error
+        raise RunError(f"{path} is not a run of this version of Lydite: {error}; {mend}") from error
+    if run.schema != SCHEMA:
+        raise RunError(f"{path} has schema {run.schema}, and this version of Lydite reads {SCHEMA}; {mend}")
+    return run
 
 
 def read_samples(folder: Path) -> Iterator[SampleRecord]:
@@ -165,6 +181,8 @@ def read_samples(folder: Path) -> Iterator[SampleRecord]:
         file = open(path, "rb")  # noqa: SIM115 - closed by the with below
     except FileNotFoundError as error:
         raise RunError(f"no samples in {folder}: {path} does not exist") from error
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}; mend that, or choose another folder") from error
     with file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
@@ -172,7 +190,9 @@ def read_samples(folder: Path) -> Iterator[SampleRecord]:
             try:
                 yield _LINE.decode(line)
             except (msgspec.DecodeError, ValueError) as error:
-                raise RunError(f"{path} line {number} is damaged: {error}") from error
+                raise RunError(
+                    f"{path} line {number} is damaged ({error}); delete that line and evaluate again with the same command"
+                ) from error
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -196,7 +216,7 @@ def read_groups(out: Path) -> list[GroupEstimates]:
     if not path.exists():
         return []
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[GroupEstimates])
+        return msgspec.json.decode(_read(path), type=list[GroupEstimates])
     except (msgspec.DecodeError, ValueError) as error:
         raise DataError(f"{path} is damaged: {error}; delete it and run the evaluation again") from error
 

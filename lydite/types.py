@@ -77,6 +77,15 @@ class Decoding(Record, frozen=True, kw_only=True):
     stop_strings: tuple[str, ...] = ()
     """The text is cut before the first of them."""
 
+    def __post_init__(self) -> None:
+        _finite("Decoding", self.temperature, self.top_p, self.length_penalty, self.repetition_penalty)
+        if min(self.max_new_tokens, self.num_beams) < 1:
+            raise ValueError("max_new_tokens and num_beams must be 1 or more")
+        if min(self.temperature, self.top_p, self.top_k) < 0 or self.repetition_penalty <= 0:
+            raise ValueError("temperature, top_p and top_k must be 0 or more, repetition_penalty above 0")
+        if "" in self.stop_strings:
+            raise ValueError("an empty stop string would end every answer at once")
+
 
 class ScoreRequest(Record, frozen=True, kw_only=True):
     """Asks for log p(continuation | context)."""
@@ -415,6 +424,10 @@ class SampleRecord(Record, frozen=True, kw_only=True):
     requests: tuple[Request, ...]
     outputs: tuple[Output, ...]
     scores: tuple[Score, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.requests) != len(self.outputs):
+            raise ValueError(f"{self.id} has {len(self.requests)} requests but {len(self.outputs)} outputs")
 
 
 class Timing(Record, frozen=True, kw_only=True):

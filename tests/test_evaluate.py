@@ -151,6 +151,25 @@ def test_rescore_changes_scores_and_keeps_outputs(tmp_path):
     assert [r.outputs for r in read_samples(leaf)] == outputs
 
 
+def test_rescore_counts_a_sample_once_and_misses_none(tmp_path):
+    evaluate(FakeModel(), choice_task(), out=tmp_path)
+    leaf = tmp_path / "fake" / "coin"
+    path = leaf / "samples.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([lines[0], *lines]))
+    before, after = rescore(leaf, choice_task())
+    assert after.estimates == before.estimates
+    path.write_bytes(b"".join(lines[1:]))
+    with pytest.raises(RunError, match="holds 39 of 40 samples"):
+        rescore(leaf, choice_task())
+    assert read_run(leaf) == after
+
+
+def test_a_task_that_scores_nothing_is_refused():
+    with pytest.raises(TaskError, match="scores none of its metrics"):
+        evaluate(FakeModel(), choice_task(score=lambda sample, outputs: []))
+
+
 KILLED = """
 import sys, time
 sys.path.insert(0, {root!r})

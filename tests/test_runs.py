@@ -120,3 +120,38 @@ def test_unknown_fields_and_non_finite_numbers_are_refused(tmp_path):
 )
 def test_safe_names(name, folder):
     assert safe_name(name) == folder
+
+
+def test_long_names_keep_their_difference():
+    a, b = safe_name("中" * 300 + "a"), safe_name("中" * 300 + "b")
+    assert a != b
+    assert max(len(a.encode()), len(b.encode())) <= 120
+    assert safe_name("a" * 120) == "a" * 120
+
+
+def test_another_schema_is_refused_with_a_mend(tmp_path):
+    write_json(tmp_path / "run.json", make_run(schema=2))
+    with pytest.raises(RunError, match=r"schema 2.*move .* away"):
+        read_run(tmp_path)
+
+
+def test_files_that_cannot_be_read_are_one_line(tmp_path):
+    (tmp_path / "samples.jsonl").mkdir()
+    with pytest.raises(RunError, match="cannot read"):
+        list(read_samples(tmp_path))
+    write_json(tmp_path / "run.json", make_run())
+    with pytest.raises(RunError, match="cannot read"):
+        RunFolder(tmp_path, make_run())
+    (tmp_path / "run.json").unlink()
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(RunError, match="cannot read"):
+        read_run(tmp_path)
+
+
+def test_a_record_without_its_outputs_is_damage(tmp_path):
+    line = msgspec.to_builtins(record("a")) | {
+        "requests": [{"type": "ScoreRequest", "sample_id": "a", "index": 0, "continuation": "b"}]
+    }
+    (tmp_path / "samples.jsonl").write_bytes(msgspec.json.encode(line) + b"\n")
+    with pytest.raises(RunError, match=r"line 1 is damaged .*1 requests but 0 outputs"):
+        list(read_samples(tmp_path))
