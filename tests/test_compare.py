@@ -409,6 +409,13 @@ def test_table_fits_the_screen(tmp_path, capsys, monkeypatch, width):
     assert f"{found.a_only}/{found.b_only}" in first
 
 
+def test_no_screen_is_so_narrow_that_numbers_are_cut(two, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    _, out, _ = run_cli(capsys, two)
+    found = compare([two], know_none).tasks[0].pairs[0].difference
+    assert f"[{found.interval[0]:.3f}, {found.interval[1]:.3f}]" in out
+
+
 def test_other_formats(two, capsys):
     code, out, _ = run_cli(capsys, two, "--format", "csv")
     [line] = csv.DictReader(io.StringIO(out))

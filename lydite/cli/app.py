@@ -41,7 +41,7 @@ def _version(asked: bool) -> None:
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
-    """Lydite judges language models: the same numbers, honestly bounded, many times faster."""
+    """Lydite judges language models: the same numbers, honestly bounded, with less work."""
 
 
 def make_app(arguments: Sequence[str]) -> typer.Typer:

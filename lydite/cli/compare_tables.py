@@ -236,7 +236,10 @@ def _print_grid(console: Console, grid: Grid, width: int, shrink: Sequence[int])
         table.add_column(Text(header), no_wrap=True, justify="right" if header in RIGHT else "left")
     for row in grid[1:]:
         table.add_row(*(Text(_fit(cell, widths[i])) if i in shrink else Text(cell) for i, cell in enumerate(row)))
+    # Where even the numbers do not fit, the terminal breaks the line; rich would cut them.
+    console.width = max(width, sum(widths) + 2 * (len(widths) - 1))
     console.print(table)
+    console.width = width
 
 
 RIGHT = {"n", "failed", "p", "Holm p", "only", "detects", "parameters"}

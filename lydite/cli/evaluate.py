@@ -96,8 +96,6 @@ def evaluate(
             raise UserError(f"--from repeats a run's settings; leave out {', '.join(clash)}")
         settings = settings_of(from_)
     else:
-        if not tasks:
-            raise UserError("name the --tasks; `lydite tasks` lists them")
         settings = Settings(
             tasks=task_names(tasks),
             data_dir=str(data_dir.absolute()) if data_dir else None,
@@ -144,7 +142,17 @@ def _load_tasks(settings: Settings) -> tuple[list[Task], list[Group]]:
         for task in tasks
     ]
     origin = {COMMAND: msgspec.json.encode(settings).decode()}
+    _refuse_one_folder([task.name for task in ready])
     return [dataclasses.replace(task, origin={**task.origin, **origin}) for task in ready], groups
+
+
+def _refuse_one_folder(names: list[str]) -> None:
+    """Names that differ in signs that no folder can have would share a folder."""
+    folders: dict[str, str] = {}
+    for name in names:
+        other = folders.setdefault(safe_name(name), name)
+        if other != name:
+            raise UserError(f"the tasks {other!r} and {name!r} would share the folder {safe_name(name)}; rename one")
 
 
 def _load_model(

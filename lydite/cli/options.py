@@ -44,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def task_names(text: str) -> tuple[str, ...]:
     """The words of `--tasks`; task files by their whole path, so that a run can be repeated from another folder."""
     names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UserError("name the --tasks; `lydite tasks` lists them")
     return tuple(str(Path(name).absolute()) if name.endswith((".toml", ".py")) else name for name in names)
 
 
@@ -91,7 +93,10 @@ def settings_of(folder: Path) -> Settings:
     commands = dict.fromkeys(run.environment.get(COMMAND, "") for run in runs)
     if "" in commands:
         raise RunError(f"{folder} holds a run that `lydite evaluate` did not make, so its settings are not known")
-    found = [msgspec.json.decode(command, type=Settings) for command in commands]
+    try:
+        found = [msgspec.json.decode(command, type=Settings) for command in commands]
+    except msgspec.DecodeError as error:
+        raise RunError(f"the settings of {folder} cannot be read ({error}); state them instead of --from") from error
     if (folder / "run.json").exists():
         task = runs[0].environment.get("task_file", runs[0].task.name)
         return msgspec.structs.replace(found[0], tasks=(task,))

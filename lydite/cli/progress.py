@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from lydite.evaluate import Progress as Report
+from lydite.report.text import one_line
 
 
 class _Count(MofNCompleteColumn):
@@ -85,7 +86,7 @@ class Bar:
             self.progress.remove_task(self.bar)
         self.model, self.sizes, self.done = model, sizes, {}
         self.started, self.first_tokens = time.perf_counter(), None
-        self.bar = self.progress.add_task(model, total=sum(sizes.values()), speed="")
+        self.bar = self.progress.add_task(one_line(model), total=sum(sizes.values()), speed="")
 
     def update(self, task: str) -> Callable[[Report], None]:
         """The `on_progress` of one task."""
@@ -100,13 +101,13 @@ class Bar:
             self.progress.update(
                 self.bar,
                 completed=sum(self.done.values()),
-                description=f"{self.model} · {task}",
+                description=one_line(f"{self.model} · {task}"),
                 speed=f"{speed:,.0f} tok/s" if speed >= 1 else "",
             )
             if report.done == report.total and not self.console.is_terminal:
                 number = list(self.sizes).index(task) + 1
                 self.console.print(
-                    f"{self.model}: {task} ({number} of {len(self.sizes)}), {report.total} samples, "
+                    f"{one_line(self.model)}: {one_line(task)} ({number} of {len(self.sizes)}), {report.total} samples, "
                     f"{time.perf_counter() - self.started:.0f} s",
                     markup=False,
                     highlight=False,

@@ -6,9 +6,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from lydite.cli.options import task_names
 from lydite.errors import TaskError
 from lydite.evaluate import rescore as rescore_run
+from lydite.report.text import one_line
 from lydite.runs import find_runs, read_run
 from lydite.types import Estimate, Task
 
@@ -33,7 +36,7 @@ def rescore(
 
     given: dict[str, Task] = {}
     if tasks:
-        given = {task.name: task for task in load_tasks([name.strip() for name in tasks.split(",")])[0]}
+        given = {task.name: task for task in load_tasks(task_names(tasks))[0]}
     rows: list[tuple[str, str, Estimate | None, Estimate]] = []
     leaves = find_runs(folder)
     for leaf in leaves:
@@ -57,7 +60,9 @@ def _print(rows: list[tuple[str, str, Estimate | None, Estimate]]) -> None:
     for name in ("model", "task", "metric", "before", "now", "n", "failed"):
         table.add_column(name, justify="right" if name in ("before", "now", "n", "failed") else "left")
     for model, task, old, new in rows:
-        table.add_row(model, task, new.metric, _number(old), _number(new), str(new.n), str(new.n_failed))
+        # As Text: rich would read [..] in a name as markup, and a terminal obeys control characters.
+        names = [Text(one_line(name)) for name in (model, task, new.metric)]
+        table.add_row(*names, _number(old), _number(new), str(new.n), str(new.n_failed))
     Console().print(table)
 
 

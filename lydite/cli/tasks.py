@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lydite.errors import DataError, UserError
+from lydite.report.text import clean, one_line
 from lydite.tasks import Entry, list_tasks, load_tasks
 from lydite.types import Context, GenerateRequest, Group, Request, Sample, ScoreRequest, Task
 
@@ -159,7 +160,7 @@ def _print_facts(facts: dict[str, str]) -> None:
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     for key, value in facts.items():
         if value:
-            table.add_row(key, Text(value))
+            table.add_row(key, Text(one_line(value)))
     Console().print(table)
 
 
@@ -222,12 +223,12 @@ def _pieces(ids: list[int], decode: Callable[[list[int]], str]) -> list[str]:
 
 
 def _rule(title: str) -> None:
-    Console(soft_wrap=True).print(Text(f"--- {title} ---", style="bold"))
+    Console(soft_wrap=True).print(Text(f"--- {one_line(title)} ---", style="bold"))
 
 
 def _print_text(text: str) -> None:
     # Not through rich: a prompt must neither be wrapped nor read as markup.
-    print(text)
+    print(clean(text))
 
 
 def _print_json(value: Any) -> None:

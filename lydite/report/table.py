@@ -119,7 +119,10 @@ def _screen(chosen: Sequence[Line], models: Sequence[str], width: int, color: bo
     style, per_table = _fit(chosen, models, width)
     for start in range(0, max(len(models), 1), per_table):
         block = models[start : start + per_table]
+        # Where even the numbers do not fit, the terminal breaks the line; rich would cut them.
+        console.width = max(width, _fixed_width(chosen, models, block, style) + MIN_NAME)
         console.print(_table(chosen, models, block, style, width))
+    console.width = width
     console.print(Text(_caption(chosen, models, style), style="dim"))
     return "\n".join(line.rstrip() for line in file.getvalue().split("\n"))
 

@@ -145,6 +145,10 @@ def test_ctrl_c_twice_and_a_second_process(folder):
         (["evaluate", "random", "--tasks", "blimp", "--data-dir", "nowhere"], "nowhere"),
         (["evaluate", "random", "--tasks", "coin.toml", "--set", "top_p"], "KEY=VALUE"),
         (["evaluate", "random", "--tasks", "coin.toml", "--set", "view=label"], "no view 'label'"),
+        (["evaluate", "random", "--tasks", "coin.toml", "--set", "temperature=1e999"], "non-finite"),
+        (["evaluate", "random", "--tasks", "coin.toml", "--set", "max_new_tokens=-1"], "1 or more"),
+        (["evaluate", "random", "--tasks", "coin.toml", "--set", "stop_strings="], "empty stop string"),
+        (["evaluate", "random", "--tasks", ","], "name the --tasks"),
         (["evaluate", "random", "--tasks", "coin.toml", "--limit", "0"], "limit"),
         (["evaluate", "random", "--from", "nothing"], "no runs in nothing"),
         (["evaluate", "./empty", "--tasks", "coin.toml"], "empty"),
@@ -181,6 +185,34 @@ def test_rescore_applies_a_changed_task(folder):
     assert "coin" in done.stdout
     after = json.loads((folder / "out" / "random" / "coin" / "run.json").read_text(encoding="utf-8"))
     assert [e["value"] for e in after["estimates"]] == [e["value"] for e in before["estimates"]]
+
+
+def test_foreign_names_are_shown_and_not_obeyed(folder):
+    name = "[/b]\\u001b[31m\\u202e\\ncoin"
+    (folder / "coin.toml").write_text(TASK.replace('"coin"', f'"{name}"'), encoding="utf-8")
+    done = lydite(folder, "evaluate", "random", "--tasks", "coin.toml", "--out", "out")
+    seen = [done.stdout, done.stderr]
+    seen += [lydite(folder, *words).stdout for words in (("rescore", "out"), ("tasks", "coin.toml"))]
+    for text in seen:
+        assert "[/b]" in text
+        assert not {"\x1b", "\u202e"} & set(text)
+
+
+def test_names_that_would_share_a_folder_are_refused(folder):
+    (folder / "coin.toml").write_text(TASK.replace('"coin"', '"a b"'), encoding="utf-8")
+    (folder / "more.toml").write_text(TASK.replace('"coin"', '"a/b"'), encoding="utf-8")
+    done = lydite(folder, "evaluate", "random", "--tasks", "coin.toml,more.toml", "--out", "out", code=1)
+    assert "'a b' and 'a/b' would share the folder a-b" in one_line(done)
+    assert not (folder / "out").exists()
+
+
+def test_from_a_run_whose_settings_were_edited(folder):
+    lydite(folder, "evaluate", "random", "--tasks", "coin.toml", "--out", "out")
+    path = folder / "out" / "random" / "coin" / "run.json"
+    run = json.loads(path.read_text(encoding="utf-8"))
+    run["environment"]["command"] = '{"x": 1}'
+    path.write_text(json.dumps(run), encoding="utf-8")
+    assert "instead of --from" in one_line(lydite(folder, "evaluate", "uniform", "--from", "out", code=1))
 
 
 def test_reuse_takes_answers_of_earlier_runs(folder):

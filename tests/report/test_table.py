@@ -35,6 +35,13 @@ def test_fits_and_keeps_every_number(count, width):
         assert sum(len(re.findall(rf"(?<![\d.])0?\{value}", line)) for line in lines) >= 3, value
 
 
+def test_no_screen_is_so_narrow_that_numbers_are_cut():
+    shown = tables([run("a_task_with_a_name", "m", (estimate(0.625, 0.03125, chance=0.25, n=9000),))], width=20)
+    assert ".625" in shown
+    assert " 9000 " in shown
+    assert "0.250" in shown
+
+
 def test_perplexities_keep_their_digits():
     shown = tables([run(estimates=(estimate(110.57, 20.3, metric="perplexity"),))], width=80)
     assert "111 [90, 131]" in shown

@@ -339,6 +339,16 @@ def test_a_python_file(tmp_path):
     assert "task() returned a int" in mistake(TaskError, lambda: load(path))
     path.write_text("def task(:\n", encoding="utf-8")
     assert "mine.py, line 1" in mistake(TaskError, lambda: load(path))
+    path.write_text("def task():\n    return 1 / 0\n", encoding="utf-8")
+    assert "mine.py, line 2: ZeroDivisionError" in mistake(TaskError, lambda: load(path))
+    path.write_text("\nimport no_such_module\n", encoding="utf-8")
+    assert "mine.py, line 2: ModuleNotFoundError" in mistake(TaskError, lambda: load(path))
+
+
+@pytest.mark.parametrize("prompt", ["{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ 'a' * 10**18 }}"])
+def test_a_template_without_an_end_is_a_mistake(tmp_path, prompt):
+    task = task_with(tmp_path, prompt=prompt)
+    assert "does not end, or its text is too long" in mistake(DataError, lambda: samples(task))
 
 
 def test_two_files_with_one_name(tmp_path):
