@@ -1,4 +1,4 @@
-"""The bundled suite `mini`: fourteen kinds of small tasks in English and Chinese, written for this project.
+"""The bundled suite `mini`: thirteen kinds of small tasks in English and Chinese, written for this project.
 
 Each task is a task file beside its data in the folder mini/, in the format of own data. It tells whether a set-up
 works and roughly what a small model can do; with 24 to 40 items a task it does not rank good models.
