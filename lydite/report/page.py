@@ -28,6 +28,8 @@ from lydite.report.svg import NUM_COLORS
 from lydite.runs import find_runs, read_groups, read_run, write_bytes
 
 HERE = Path(__file__).parent
+NULL = "null"
+"""Family of the models that know nothing."""
 MAX_KEPT = 1_000
 TOTAL_KEPT = 12_000
 MAX_NAMES = 3
@@ -46,11 +48,12 @@ def write_report(out: Path) -> Path:
 
 
 def read_digests(folders: Sequence[Path]) -> list[Digest]:
-    """Every run under OUT, its samples read once."""
-    runs = [read_run(folder) for folder in folders]
+    """Every run under OUT, its samples read once; null models come last."""
+    read = sorted(((read_run(folder), folder) for folder in folders), key=lambda pair: pair[0].model.family == NULL)
+    runs = [run for run, _ in read]
     labels = label_models(runs)
     keep = min(MAX_KEPT, max(TOTAL_KEPT // max(len({run.task.name for run in runs}), 1), 20))
-    digests = [digest(run, labels[i], folders[i], keep) for i, run in enumerate(runs)]
+    digests = [digest(run, labels[i], folder, keep) for i, (run, folder) in enumerate(read)]
     for found in _by_task(digests).values():
         complete(found)
     return digests
@@ -81,7 +84,7 @@ def render(out: Path, digests: Sequence[Digest]) -> str:
         "version": lydite.__version__,
         "num_tasks": len(tasks),
         "num_samples": max((sum(len(o.rows) for o in digests if o.label == m) for m in models), default=0),
-        "summary": summary.paragraph(top, models),
+        "summary": summary.paragraph(top, models, {o.label for o in digests if o.run.model.family == NULL}),
         "warnings": summary.warnings(digests, top),
         "results": facts.result_rows(top, models, anchors),
         "forests": breakdown.forests(top, models),
@@ -185,7 +188,10 @@ def _when(digests: Sequence[Digest]) -> str:
     if not days:
         return ""
     first, last = (_day(day) for day in (days[0], days[-1]))
-    return first if first == last else f"{first} to {last}"
+    if first == last:
+        return first
+    day, _, month = first.partition(" ")
+    return f"{day} to {last}" if last.endswith(f" {month}") else f"{first} to {last}"
 
 
 def _day(iso: str) -> str:

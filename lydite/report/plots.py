@@ -21,6 +21,8 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p")
 LABEL_ROOM = 19
 """Characters of a label that stands to the left of its row; longer ones stand above."""
 MAX_DOTS = 400
+FEW = 5
+"""Bins of a calibration curve with fewer samples are drawn faintly."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +156,18 @@ def calibration(name: str, title: str, curves: Sequence[tuple[int, Sequence[Bin]
         axes.set_axisbelow(True)
         for model, bins in curves:
             color, largest = model_color(model), max((b.n for b in bins), default=1)
-            axes.plot([b.confidence for b in bins], [b.accuracy for b in bins], color=color, linewidth=1, alpha=0.6)
+            solid = [b for b in bins if b.n >= FEW]
+            axes.plot([b.confidence for b in solid], [b.accuracy for b in solid], color=color, linewidth=1, alpha=0.6)
             for one in bins:
-                axes.plot([one.confidence] * 2, one.interval, color=color, linewidth=1.6, solid_capstyle="round")
+                style = {
+                    "color": color,
+                    "alpha": 1.0 if one.n >= FEW else 0.3,
+                    "solid_capstyle": "round",
+                    "clip_on": False,
+                }
+                axes.plot([one.confidence] * 2, one.interval, linewidth=1.6, **style)
                 size = 3.5 + 4.5 * math.sqrt(one.n / largest)
-                axes.plot([one.confidence], [one.accuracy], MARKERS[model % len(MARKERS)], color=color, markersize=size)
+                axes.plot([one.confidence], [one.accuracy], MARKERS[model % len(MARKERS)], markersize=size, **style)
 
     return drawing(name, title, WIDTH, height, draw)
 

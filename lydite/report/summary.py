@@ -5,7 +5,7 @@ rule of `rows.best`.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from lydite.report import text
@@ -24,26 +24,38 @@ class Warning:
     """Runs that it is about."""
 
 
-def paragraph(top: Sequence[Row], models: Sequence[str]) -> str:
-    """One to four sentences."""
+def paragraph(top: Sequence[Row], models: Sequence[str], null: Collection[str] = ()) -> str:
+    """One to four sentences. `null`: names of the null models, which are beaten or not but never lead."""
     tasks = [row for root in top for _, row in root.walk() if not row.is_group]
     found, noun = (top, "benchmark") if len(top) >= MANY else (tasks, "task")
     found = [row for row in found if row.cells(row.headline)]
     if not any(cell.estimate.value is not None for row in found for cell in row.cells(row.headline).values()):
         return "No number can be given yet: no run here has been finished."
-    sentences = _comparison(found, models, noun) if len(models) > 1 else []
-    return " ".join([*sentences, *_chance(found, models, noun)])
+    real = [model for model in models if model not in null] or list(models)
+    sentences = _comparison(found, real, noun) if len(real) > 1 else []
+    if len(real) == 1 and len(models) > 1:
+        sentences = _beaten(found, real[0], [model for model in models if model != real[0]], noun)
+    return " ".join([*sentences, *_chance(found, real, noun)])
+
+
+def _beaten(found: Sequence[Row], model: str, others: Sequence[str], noun: str) -> list[str]:
+    """One real model beside null models."""
+    shared = [row for row in found if {model, *others} <= row.cells(row.headline).keys()]
+    if not shared:
+        return []
+    count = sum(best(row, row.headline) == model for row in shared)
+    names = text.join_words([text.one_line(other) for other in others])
+    where = f"{count} of {text.plural(len(shared), noun)}" if len(shared) > 1 or not count else f"the one {noun}"
+    return [f"{text.one_line(model)} beats {names} by more than the uncertainty on {where}."]
 
 
 def _comparison(found: Sequence[Row], models: Sequence[str], noun: str) -> list[str]:
-    shared = [
-        row for row in found if len({m for m, c in row.cells(row.headline).items() if c.estimate.value is not None}) > 1
-    ]
+    shared = [row for row in found if sum(_has_value(row, model) for model in models) > 1]
     if not shared:
         return ["No two models were judged on the same task."]
     leaders = [(leader(row, row.headline), best(row, row.headline)) for row in shared]
-    counts = Counter(name for name, _ in leaders if name)
-    sure = Counter(name for _, name in leaders if name)
+    counts = Counter(name for name, _ in leaders if name and name in models)
+    sure = Counter(name for _, name in leaders if name and name in models)
     total = text.plural(len(shared), noun)
     if not counts:
         return [f"No model leads on any of {total}."]
@@ -71,6 +83,11 @@ def _comparison(found: Sequence[Row], models: Sequence[str], noun: str) -> list[
         verb = "lead is" if supported == 1 else "leads are"
         sentences.append(f"{supported} {verb} larger than the uncertainty: {text.join_words(leads)}.")
     return sentences
+
+
+def _has_value(row: Row, model: str) -> bool:
+    cell = row.cells(row.headline).get(model)
+    return cell is not None and cell.estimate.value is not None
 
 
 def _chance(found: Sequence[Row], models: Sequence[str], noun: str) -> list[str]:

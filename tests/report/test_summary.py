@@ -11,10 +11,10 @@ from tests.report.records import estimate, group, run
 HIGH, LOW, CLOSE = estimate(0.9, chance=0.5), estimate(0.5, chance=0.5), estimate(0.88, chance=0.5)
 
 
-def said(table, groups=()):
+def said(table, groups=(), null=()):
     """`table`: task -> model -> estimate."""
     runs = [run(task, name, (value,)) for task, models in table.items() for name, value in models.items()]
-    return paragraph(rows(runs, groups), model_names(runs))
+    return paragraph(rows(runs, groups), model_names(runs), null)
 
 
 def test_one_model():
@@ -45,6 +45,20 @@ def test_many_top_rows_are_called_benchmarks():
     assert said(table).startswith("a leads on 5 of 5 benchmarks.")
     grouped = [group("g", ("v", "w"), HIGH, "a"), group("g", ("v", "w"), LOW, "b")]
     assert said(table, grouped).startswith("a leads on 4 of 4 benchmarks.")
+
+
+def test_null_models_never_lead():
+    table = {"x": {"a": HIGH, "null": LOW}, "y": {"a": LOW, "null": HIGH}, "z": {"a": HIGH, "null": CLOSE}}
+    beaten = "a beats null by more than the uncertainty on 1 of 3 tasks. Above chance, where guessing has a meaning: a on 2 of 3 tasks."
+    assert said(table, null=["null"]) == beaten
+    assert said({"x": table["x"]}, null=["null"]).startswith(
+        "a beats null by more than the uncertainty on the one task."
+    )
+    three = {"x": {"a": HIGH, "b": LOW, "null": LOW}, "y": {"a": LOW, "b": LOW, "null": HIGH}}
+    assert said(three, null=["null"]).startswith(
+        "a leads on 1 of 2 tasks. The lead is larger than its uncertainty on that one."
+    )
+    assert said({"x": {"m": HIGH, "n": LOW}}, null=["m", "n"]).startswith("m leads.")
 
 
 def test_nothing_shared_and_below_chance():
