@@ -11,22 +11,28 @@ plain path before trusting them (score.py does), because some architectures neve
 Shapes: T rows of the batch, H query heads, G query heads for each key head, K keys, D head width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from lydite.engine.plan import Batch, Block, Keys
+from lydite.engine.plan import Batch, Block, Ints, Keys
 
 NAME = "lydite_tree"
 CHUNK_ROWS = 256
-"""Long chains are attended to in chunks of so many rows, so that masks stay small."""
+"""Long chains are attended to in chunks of at most so many rows, fewer where the mask would be larger than MASK_SIZE."""
+MASK_SIZE = 1 << 20
+KEPT_SIZE = 1 << 18
+"""Masks of so many numbers are kept from layer to layer, larger ones are made anew."""
 
 _HARMLESS = frozenset(
     {"position_ids", "cache_position", "use_cache", "output_attentions", "output_hidden_states", "return_dict"}
@@ -83,26 +89,26 @@ class _Call:
 
     start: int
     stop: int
-    keys: tuple[Keys, ...]
-    mask: Tensor | None
-    """[rows, keys], 0 or -inf; None: causal, the keys being the rows themselves."""
-    folded: dict[int, Tensor] = field(default_factory=dict)
+    runs: tuple[Keys, ...]
+    make_mask: Callable[[], Tensor] | None
+    """Gives [rows, keys], 0 or -inf; None: causal, the keys being the rows themselves."""
+    kept: Tensor | None = None
 
-    def folded_mask(self, groups: int) -> Tensor:
-        """The mask for G query heads stacked as rows: [G * rows, keys]."""
-        assert self.mask is not None
-        if groups not in self.folded:
-            self.folded[groups] = self.mask.repeat(groups, 1)
-        return self.folded[groups]
+    def mask(self) -> Tensor | None:
+        if self.kept is not None or self.make_mask is None:
+            return self.kept
+        mask = self.make_mask()
+        if mask.numel() <= KEPT_SIZE:
+            self.kept = mask
+        return mask
 
 
 class TreePass:
     """One batch on its way through the layers."""
 
-    def __init__(self, batch: Batch, store: Store, dtype: torch.dtype) -> None:
+    def __init__(self, batch: Batch, store: Store) -> None:
         self.batch = batch
         self.store = store
-        self.dtype = dtype
         self.layer = 0
         """How many attention layers have been called."""
         self._calls: dict[int | None, list[_Call]] = {}
@@ -115,12 +121,12 @@ class TreePass:
         window = None if rule.window is None or rule.window > int(self.batch.positions.max()) else rule.window
         if window not in self._calls:
             self._calls[window] = [
-                call for block in self.batch.blocks for call in _lower(block, self.batch, window, query, self.dtype)
+                call for block in self.batch.blocks for call in _lower(block, self.batch, window, query)
             ]
         output = query.new_empty(query.shape[2], query.shape[1], value.shape[3])
         for call in self._calls[window]:
-            k, v = self._gather(call.keys, keys, values)
-            rows = _product(query[0, :, call.start : call.stop], k, v, call, rule)
+            k, v = self._gather(call.runs, keys, values)
+            rows = _product(query[0, :, call.start : call.stop], k, v, call.mask(), rule)
             output[call.start : call.stop] = rows.transpose(0, 1)
         self.layer += 1
         return output[None]
@@ -137,71 +143,76 @@ class TreePass:
         return torch.cat([k for k, _ in parts], dim=1), torch.cat([v for _, v in parts], dim=1)
 
 
-def _product(query: Tensor, keys: Tensor, values: Tensor, call: _Call, rule: Rule) -> Tensor:
-    """query [H, rows, D], keys and values [H/G, K, D] -> [H, rows, D]."""
+def _product(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, rule: Rule) -> Tensor:
+    """query [H, rows, D], keys and values [H/G, K, D], mask [rows, K] (None: causal) -> [H, rows, D]."""
     heads, rows, width = query.shape
-    groups = heads // keys.shape[0]
-    if call.mask is None and rule.is_plain:
-        if groups > 1:
-            keys, values = keys.repeat_interleave(groups, 0), values.repeat_interleave(groups, 0)
-        return scaled_dot_product_attention(query[None], keys[None], values[None], is_causal=True, scale=rule.scale)[0]
-    stacked = query.reshape(keys.shape[0], groups * rows, width)
+    query = query.reshape(keys.shape[0], -1, rows, width)  # [H/G, G, rows, D]
+    keys, values = keys[:, None], values[:, None]
     if rule.is_plain:
-        mask = call.folded_mask(groups)
-        out = scaled_dot_product_attention(stacked[None], keys[None], values[None], attn_mask=mask, scale=rule.scale)
-        return out[0].reshape(heads, rows, -1)
-    scores = (stacked @ keys.transpose(1, 2)) * (width**-0.5 if rule.scale is None else rule.scale)
+        shape = (*query.shape[:2], keys.shape[2], -1)
+        causal = mask is None
+        out = scaled_dot_product_attention(
+            query, keys.expand(shape), values.expand(shape), attn_mask=mask, is_causal=causal, scale=rule.scale
+        )
+        return out.flatten(0, 1)
+    scores = (query @ keys.transpose(2, 3)).flatten(0, 1) * (width**-0.5 if rule.scale is None else rule.scale)
     if rule.softcap is not None:
         scores = torch.tanh(scores / rule.softcap) * rule.softcap
-    scores = scores.view(heads, rows, -1)
-    if call.mask is None:
-        blocked = torch.ones(rows, rows, dtype=torch.bool, device=query.device).triu(1)
-        scores = scores.masked_fill(blocked, -torch.inf)
-    else:
-        scores = scores + call.mask
+    if mask is None:
+        mask = torch.full((rows, rows), -torch.inf, dtype=scores.dtype, device=scores.device).triu(1)
+    scores = scores + mask
     if rule.sinks is not None:  # a learned score that takes weight and gives no value
         column = rule.sinks.to(scores.dtype).view(heads, 1, 1).expand(heads, rows, 1)
         weights = torch.cat([scores, column], dim=-1).softmax(-1, dtype=torch.float32)[..., :-1]
     else:
         weights = scores.softmax(-1, dtype=torch.float32)
-    stacked = weights.to(values.dtype).view(keys.shape[0], groups * rows, -1)
-    return (stacked @ values).view(heads, rows, -1)
+    mixed: Tensor = weights.to(values.dtype).view(*query.shape[:2], rows, -1) @ values
+    return mixed.flatten(0, 1)
 
 
 # ---------------------------------------------------------------------------------- from blocks to calls
 
 
-def _lower(block: Block, batch: Batch, window: int | None, like: Tensor, dtype: torch.dtype) -> Iterator[_Call]:
+def _lower(block: Block, batch: Batch, window: int | None, like: Tensor) -> Iterator[_Call]:
     """The products of one block under a sliding window (None: none that matters)."""
-    size = block.stop - block.start
     chain = len(block.parts) == 1
     if chain and not block.anchor and window is None:
         yield _Call(block.start, block.stop, (Keys(None, block.start, block.stop, 0),), None)
         return
-    own = torch.from_numpy(block.mask()) if not chain else None
-    step = CHUNK_ROWS if chain else size
-    positions = torch.from_numpy(batch.positions)
+    depth = int(batch.positions[block.start])
+    num_keys = sum(run.stop - run.start for run in block.anchor) + block.stop - block.start
+    step = min(CHUNK_ROWS, max(32, MASK_SIZE // num_keys)) if chain else block.stop - block.start
     for start in range(block.start, block.stop, step):
         stop = min(block.stop, start + step)
-        where = positions[start:stop]
-        runs = (*block.anchor, Keys(None, block.start, stop, int(batch.positions[block.start])))
-        runs = tuple(
-            _trim(run, int(where.min()), window) if n < len(block.anchor) or chain else run
-            for n, run in enumerate(runs)
-        )
-        runs = tuple(run for run in runs if run.stop > run.start)
-        anchored = [torch.arange(run.depth, run.depth + run.stop - run.start) for run in runs[:-1]]
-        last = runs[-1]
-        depths = torch.cat([*anchored, positions[last.start : last.stop]])
-        if chain:
-            seen = depths[None] <= where[:, None]
-        else:
-            assert own is not None
-            seen = torch.cat([torch.ones(size, len(depths) - size, dtype=torch.bool), own], dim=1)
-        if window is not None:
-            seen &= depths[None] > where[:, None] - window
-        mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, -torch.inf)
-        yield _Call(start, stop, runs, mask.to(like.device))
+        lowest = int(batch.positions[start:stop].min())
+        runs = [_trim(run, lowest, window) for run in block.anchor]
+        own = Keys(None, block.start, stop, depth)
+        runs.append(_trim(own, lowest, window) if chain else own)
+        runs = [run for run in runs if run.stop > run.start]
+        make = partial(_make_mask, block, batch.positions, (start, stop), tuple(runs), window)
+        yield _Call(start, stop, tuple(runs), partial(_as_tensor, make, like))
+
+
+def _make_mask(
+    block: Block, positions: Ints, rows: tuple[int, int], runs: tuple[Keys, ...], window: int | None
+) -> npt.NDArray[np.bool_]:
+    """[rows, keys]: what each row sees of the runs, the last of which are the block's own rows."""
+    where = positions[slice(*rows)][:, None]
+    own = runs[-1]
+    anchored = [np.arange(run.depth, run.depth + run.stop - run.start) for run in runs[:-1]]
+    depths = np.concatenate([*anchored, positions[own.start : own.stop]])[None]
+    if len(block.parts) == 1:
+        seen = depths <= where
+    else:
+        seen = np.ones((where.shape[0], depths.shape[1]), dtype=np.bool_)
+        seen[:, depths.shape[1] - where.shape[0] :] = block.mask()
+    return seen if window is None else seen & (depths > where - window)
+
+
+def _as_tensor(make: Callable[[], npt.NDArray[np.bool_]], like: Tensor) -> Tensor:
+    """A mask as numbers to add to scores."""
+    seen = torch.from_numpy(make())
+    return torch.zeros(seen.shape, dtype=like.dtype).masked_fill_(~seen, -torch.inf).to(like.device)
 
 
 def _trim(run: Keys, lowest: int, window: int | None) -> Keys:
