@@ -200,12 +200,12 @@ def rescore(leaf: Path, task: Task) -> tuple[Run, Run]:
     """Scores the stored outputs of a run again with `task`, which may have other metrics or answer extraction.
 
     Needs neither model nor data files. Returns (run before, run after); the folder holds the latter. Raises RunError
-    where a finished run has lost samples.
+    where a finished run has lost samples, or where the task asks for other requests than were answered.
     """
     with lock(leaf):
         before = read_run(leaf)
         # Keyed, so that a sample that stands in the file twice counts once, as when a run is continued.
-        records = list({record.id: _rescored(record, task) for record in read_samples(leaf)}.values())
+        records = list({record.id: _rescored(record, task, before.view) for record in read_samples(leaf)}.values())
         if before.status == "done" and len(records) != before.n_samples:
             raise RunError(
                 f"{leaf} is done but holds {len(records)} of {before.n_samples} samples; "
@@ -225,7 +225,13 @@ def rescore(leaf: Path, task: Task) -> tuple[Run, Run]:
     return before, run
 
 
-def _rescored(record: SampleRecord, task: Task) -> SampleRecord:
+def _rescored(record: SampleRecord, task: Task, view: str) -> SampleRecord:
+    asked = task.views[view](record.sample, task.prompt(record.sample)) if view in task.views else ()
+    if [type(request) for request in asked] != [type(request) for request in record.requests]:
+        raise RunError(
+            f"{task.name} now asks for other requests than the run holds answers to; only metrics and answer extraction "
+            "may change, so evaluate again with another --out"
+        )
     kept = tuple(score for score in record.scores if score.by != "auto")
     return msgspec.structs.replace(record, scores=tuple(task.score(record.sample, record.outputs)) + kept)
 

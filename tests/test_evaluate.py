@@ -14,6 +14,8 @@ from lydite.evaluate import evaluate, keyed_seed, rescore, select
 from lydite.runs import read_run, read_samples
 from tests.fakes import FakeModel, choice_task, echo_task, samples
 
+coin = choice_task().views["score"]
+
 
 def numbers(run):
     return [(e.metric, e.value, e.interval, e.n, e.n_failed, e.chance) for e in run.estimates]
@@ -163,6 +165,15 @@ def test_rescore_counts_a_sample_once_and_misses_none(tmp_path):
     with pytest.raises(RunError, match="holds 39 of 40 samples"):
         rescore(leaf, choice_task())
     assert read_run(leaf) == after
+
+
+@pytest.mark.parametrize(
+    "views", [{}, {"score": lambda sample, context: [*coin(sample, context), *coin(sample, context)]}]
+)
+def test_rescore_refuses_a_task_that_asks_for_something_else(tmp_path, views):
+    evaluate(FakeModel(), choice_task(), out=tmp_path)
+    with pytest.raises(RunError, match="other requests than the run holds answers to"):
+        rescore(tmp_path / "fake" / "coin", choice_task(views=views))
 
 
 def test_a_task_that_scores_nothing_is_refused():
