@@ -74,6 +74,10 @@ def estimate(
     )
 
 
+ROUNDING = 1e-14
+"""A standard error below this share of the largest value is rounding, and counts as 0."""
+
+
 @dataclass(frozen=True)
 class Summary:
     """The numbers of an Estimate that need statistics."""
@@ -151,10 +155,15 @@ def bounds(metric: Metric) -> tuple[float, float] | None:
 
 def mean_stderr(values: FloatArray, index: IntArray | None) -> tuple[float | None, float]:
     """Standard error of the mean and its degrees of freedom; None where one sample or one cluster is all there is."""
-    if index is not None:
-        return clustered_stderr(values, index) if index.max() > 0 else (None, 0.0)
-    n = len(values)
-    return (float(np.std(values, ddof=1)) / math.sqrt(n), n - 1.0) if n > 1 else (None, 0.0)
+    n = len(values) if index is None else int(index.max()) + 1
+    if n < 2:
+        return None, 0.0
+    if index is None:
+        stderr, df = float(np.std(values, ddof=1)) / math.sqrt(n), n - 1.0
+    else:
+        stderr, df = clustered_stderr(values, index)
+    # Equal values like a third leave a rest of rounding, which would pass for near certainty.
+    return (stderr if stderr > ROUNDING * float(np.abs(values).max()) else 0.0), df
 
 
 def _mean(metric: Metric, values: FloatArray, index: IntArray | None, level: float) -> Summary:

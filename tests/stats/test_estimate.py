@@ -70,6 +70,17 @@ def test_equal_values_have_no_interval_of_no_width():
     assert found.interval == (pytest.approx(wilson(1.0, 3, critical=stats.t.ppf(0.975, 2))[0]), 1.0)
 
 
+@pytest.mark.parametrize("clusters", [None, [str(i % 10) for i in range(30)]])
+@pytest.mark.parametrize("metric", [ACC, MEAN])
+def test_rounding_is_no_certainty(metric, clusters):
+    thirds = [1 / 3, 1 - 2 / 3, 0.1 + 0.7 / 3] * 10  # three ways to write one number
+    assert len(set(thirds)) > 1
+    found = estimate(metric, scores(metric, thirds), clusters=clusters)
+    assert found.stderr == 0
+    assert found.interval is None or found.interval[1] - found.interval[0] > 0.1
+    assert (found.interval is None) == (metric is MEAN)
+
+
 def test_mean_equals_scipy():
     values = np.random.default_rng(0).normal(3, 2, 40)
     found = estimate(MEAN, scores(MEAN, values), level=0.9)
