@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 
 from lydite.engine import attention
 from lydite.engine.budget import available_bytes
+from lydite.engine.linear import Choice, Kernel, PackedLinear, choose_kernel
 from lydite.engine.plan import Batch, make_plan
 from lydite.engine.tokens import Window
 
@@ -64,23 +65,29 @@ class Head:
         if config.get("logits_scaling") is not None:  # Granite
             self.factor /= config["logits_scaling"]
 
-    def logits(self, hidden: Tensor, start: int, stop: int) -> Tensor:
-        """hidden [N, D] -> [N, stop - start] in float32: the logits of a stretch of the vocabulary."""
-        if type(self.module) is nn.Linear:
-            bias = None if self.module.bias is None else self.module.bias[start:stop]
-            out = nn.functional.linear(hidden, self.module.weight[start:stop], bias)
-        else:
-            out = self.module(hidden)[:, start:stop]
-        if self.factor != 1.0:
-            out = out * self.factor
-        if self.softcap is not None:
-            out = torch.tanh(out / self.softcap) * self.softcap
-        return out.float()
+    def logits(self, states: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        """states [N, D] -> (start, stop, logits [N, stop - start] in float32), stretch by stretch of the vocabulary."""
+        for start, stop, out in self._stretches(states):
+            if self.factor != 1.0:
+                out = out * self.factor
+            if self.softcap is not None:
+                out = torch.tanh(out / self.softcap) * self.softcap
+            yield start, stop, out.float()
 
-    def stretches(self, rows: int) -> Iterator[tuple[int, int]]:
-        """Stretches of the vocabulary whose logits for so many rows fit the budget."""
-        step = max(1, HEAD_LOGITS // max(rows, 1)) if type(self.module) is nn.Linear else self.vocab_size
-        return ((start, min(self.vocab_size, start + step)) for start in range(0, self.vocab_size, step))
+    def _stretches(self, states: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        """As `logits`, before the model's own scaling."""
+        module = self.module
+        if isinstance(module, PackedLinear):
+            for number, (start, stop, _) in enumerate(module.parts):
+                yield start, stop, module.part(states, number)
+        elif type(module) is nn.Linear:
+            step = max(1, HEAD_LOGITS // max(len(states), 1))
+            for start in range(0, self.vocab_size, step):
+                stop = min(self.vocab_size, start + step)
+                bias = None if module.bias is None else module.bias[start:stop]
+                yield start, stop, nn.functional.linear(states, module.weight[start:stop], bias)
+        else:
+            yield 0, self.vocab_size, module(states)
 
     def read(self, states: Tensor, rows: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities [M] of `tokens` [M] given the states of `rows` [M], and whether each is the most likely.
@@ -101,11 +108,10 @@ class Head:
 
     def _read_chunk(self, states: Tensor, rows: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Running log-sum-exp over stretches of the vocabulary; `rows` index `states`."""
-        best = torch.full((len(states),), -torch.inf, device=states.device)
+        best = torch.full((len(states),), torch.finfo(torch.float32).min, device=states.device)
         total = torch.zeros(len(states), device=states.device)
         found = torch.full((len(rows),), torch.nan, device=states.device)
-        for start, stop in self.stretches(len(states)):
-            logits = self.logits(states, start, stop)
+        for start, stop, logits in self.logits(states):
             inside = ((tokens >= start) & (tokens < stop)).nonzero().squeeze(1)
             found[inside] = logits[rows[inside], tokens[inside] - start]
             top = torch.maximum(best, logits.amax(dim=1))
@@ -120,11 +126,8 @@ class OwnLogits(Head):
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
 
-    def logits(self, hidden: Tensor, start: int, stop: int) -> Tensor:
-        return hidden[:, start:stop].float()
-
-    def stretches(self, rows: int) -> Iterator[tuple[int, int]]:
-        return iter([(0, self.vocab_size)])
+    def logits(self, states: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        yield 0, self.vocab_size, states.float()
 
 
 # ----------------------------------------------------------------------------------------- the scorer
@@ -152,6 +155,21 @@ class Scorer:
             if not plain:
                 self._check_packing()
         self.num_computed = 0
+        self.kernel = Kernel("default", "nothing else was tried")
+
+    def use_kernel(self, choice: Choice) -> None:
+        """Choose the matrix kernel (see linear.py); `restore` undoes it."""
+        self.kernel = choose_kernel(self.model, choice)
+        self._refresh_head()
+
+    def restore(self) -> None:
+        """Give the model its ordinary layers back, as training needs them; scoring goes on, slower."""
+        self.kernel.restore()
+        self._refresh_head()
+
+    def _refresh_head(self) -> None:
+        if not isinstance(self.head, OwnLogits):
+            self.head.module = self.model.get_output_embeddings()
 
     # ------------------------------------------------------------------------------- the probe
 
@@ -175,7 +193,7 @@ class Scorer:
         try:
             with torch.inference_mode():
                 states = self._forward(ids)
-                ours = torch.cat([self.head.logits(states, *part) for part in self.head.stretches(len(states))], dim=1)
+                ours = torch.cat([logits for _, _, logits in self.head.logits(states)], dim=1)
                 theirs = self.model(input_ids=ids, use_cache=False).logits[0].float()
             good = ours.shape == theirs.shape and _close(ours.log_softmax(-1), theirs.log_softmax(-1), self.model.dtype)
         except (AttributeError, TypeError, ValueError, RuntimeError):

@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from lydite.engine.budget import batch_rows
 from lydite.engine.decode import Generator
+from lydite.engine.linear import Choice
 from lydite.engine.score import OwnLogits, Scored, Scorer
 from lydite.engine.tokens import Encoded, Encoder, Window
 from lydite.errors import ModelError
@@ -50,6 +51,8 @@ class CausalSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Variables for the chat template, e.g. enable_thinking."""
     packing: bool = True
     """False: never pack; for comparison."""
+    kernel: Choice = "auto"
+    """Matrix products on CPUs: `default`, `onednn` (prepacked weights), or `auto`, whichever is faster here."""
 
 
 class CausalModel:
@@ -61,6 +64,16 @@ class CausalModel:
         self.encoder = encoder
         self.scorer = scorer
         self.generator = generator
+
+    @property
+    def kernel(self) -> str:
+        """Which matrix kernel was chosen, and why; it moves numbers by no more than rounding."""
+        return f"{self.scorer.kernel.name} ({self.scorer.kernel.reason})"
+
+    def network(self) -> PreTrainedModel:
+        """The transformers model with its ordinary layers, fit for training; what inference had changed is undone."""
+        self.scorer.restore()
+        return self.scorer.model
 
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Output]]:
         """Exactly one (position, output) for each request, as batches finish."""
@@ -180,6 +193,7 @@ def load_causal(
         )
         rows = chosen.batch_tokens or batch_rows(config, model.dtype.itemsize, str(model.device))
         scorer = Scorer(model, batch_tokens=rows, plain=not chosen.packing)
+        scorer.use_kernel(chosen.kernel)
         generator = Generator(model, encoder, batch_tokens=_GENERATION_SHARE * rows)
         info = ModelInfo(
             name=name,

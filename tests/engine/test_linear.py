@@ -1,0 +1,80 @@
+"""Prepacked linear layers: the same products, undone before training."""
+
+import copy
+
+import pytest
+import torch
+
+from lydite.engine.linear import PackedLinear, choose_kernel
+from lydite.engine.score import Scorer
+from tests.engine.test_parity import tree_windows
+from tests.naive import naive
+from tests.tiny import tiny_model
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
+
+
+@pytest.mark.parametrize("stretch", [None, 5, 100])
+@pytest.mark.parametrize("bias", [False, True])
+def test_products_and_weights_are_as_before(stretch: int | None, bias: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    linear = torch.nn.Linear(17, 23, bias=bias)
+    packed = PackedLinear(linear, stretch)
+    rows = torch.randn(2, 9, 17, generator=generator)
+    with torch.inference_mode():
+        assert torch.allclose(packed(rows), linear(rows), atol=1e-5)
+    assert torch.equal(packed.weight_as_it_was(), linear.weight)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3", "gpt_neox"])
+def test_scores_with_prepacked_weights_equal_the_naive_loop(architecture: str) -> None:
+    model = tiny_model(architecture, scale=10.0)
+    scorer = Scorer(copy.deepcopy(model), batch_tokens=64)
+    scorer.use_kernel("onednn")
+    assert scorer.kernel.name == "onednn"
+    assert isinstance(scorer.head.module, PackedLinear)
+    windows = tree_windows()
+    packed = dict(scorer.score(windows))
+    for index, window in enumerate(windows):
+        assert packed[index].logprobs == pytest.approx(naive(model, window.ids, window.first)[0], abs=3e-4)
+
+
+def test_no_weight_is_held_twice_and_ties_survive() -> None:
+    for architecture, tied in (("llama", False), ("gemma3", True)):
+        model = tiny_model(architecture)
+        before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+        kernel = choose_kernel(model, "onednn")
+        left = dict(model.named_parameters())
+        assert not any("proj" in name for name in left)
+        assert "model.embed_tokens.weight" in left
+        assert "lm_head.weight" not in left
+        kernel.restore()
+        after = dict(model.named_parameters())
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before)
+        assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
+
+
+def test_a_model_trains_after_scoring() -> None:
+    """Gradients after scoring with prepacked weights equal those of a model that never scored."""
+    fresh = tiny_model("llama")
+    used = copy.deepcopy(fresh)
+    scorer = Scorer(used, batch_tokens=64)
+    scorer.use_kernel("onednn")
+    dict(scorer.score(tree_windows(count=3)))
+    scorer.restore()
+    ids = torch.arange(20)[None]
+    for model in (fresh, used):
+        model.train()
+        model(input_ids=ids, labels=ids).loss.backward()
+    ours, theirs = dict(used.named_parameters()), dict(fresh.named_parameters())
+    assert all(parameter.grad is not None for parameter in ours.values())
+    assert all(torch.allclose(ours[name].grad, theirs[name].grad, atol=1e-6) for name in theirs)
+    dict(scorer.score(tree_windows(count=3)))
+
+
+def test_the_default_can_be_asked_for() -> None:
+    model = tiny_model("llama")
+    assert choose_kernel(model, "default").name == "default"
+    assert choose_kernel(tiny_model("gpt2"), "auto").name in ("default", "onednn")
+    assert choose_kernel(model, "auto").name in ("default", "onednn")
