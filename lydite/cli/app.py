@@ -75,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # `lydite ... | head`: the reader has gone, and Python must not complain about it at exit.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         code = 141
+    except OSError as error:  # a full disk or a closed terminal under our own output; files name themselves
+        code = _say(f"error: cannot write or read {error.filename or 'the output'}: {error.strerror}", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -18,7 +18,7 @@ from lydite.evaluate import evaluate as run_one
 from lydite.groups import group_estimates
 from lydite.report.table import Format
 from lydite.runs import lock, read_groups, safe_name, write_groups
-from lydite.types import Group, Model, Run, Task
+from lydite.types import Decoding, Group, Model, Run, Task
 
 
 def evaluate(
@@ -105,6 +105,7 @@ def evaluate(
             chat=chat,
             **parse_set(set_),
         )
+    _check_models(models, settings)
     loaded, groups = _load_tasks(settings)
     out = out or default_out(settings, dtype)
     if not json_:
@@ -130,6 +131,20 @@ def evaluate(
         )
         else 0
     )
+
+
+def _check_models(models: list[str], settings: Settings) -> None:
+    """What can be refused before anything is loaded."""
+    from lydite.models.reference import is_null
+
+    twice = sorted({spec for spec in models if models.count(spec) > 1})
+    if twice:
+        raise UserError(f"{twice[0]} is named twice")
+    # Null models know no options but their seed; beside a real model the others are meant for that one.
+    unknown = sorted(settings.model.keys() - {"seed"})
+    if unknown and all(is_null(spec) for spec in models):
+        known = ", ".join([*Decoding.__struct_fields__, "view", "shots_by", "seed"])
+        raise UserError(f"unknown --set {unknown[0]}; for these models there are {known}")
 
 
 def _load_tasks(settings: Settings) -> tuple[list[Task], list[Group]]:

@@ -68,7 +68,9 @@ def settings(run: Run) -> dict[str, Any]:
     model, task = msgspec.to_builtins(run.model), msgspec.to_builtins(run.task)
     task["metrics"] = {info.name: msgspec.to_builtins(info) for info in run.task.metrics}
     config = {key: value for key, value in run.config.items() if key not in ("model", "task", "view")}
-    rest = {"n_samples": run.n_samples, "status": run.status, "environment": run.environment}
+    # The command is there for --from; what it says of the run stands in the config already.
+    where = {key: value for key, value in run.environment.items() if key != "command"}
+    rest = {"n_samples": run.n_samples, "status": run.status, "environment": where}
     return dict(_flat({"model": model, "task": task, "view": run.view, **config, **rest}, ""))
 
 

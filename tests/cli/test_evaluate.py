@@ -138,6 +138,8 @@ def test_ctrl_c_twice_and_a_second_process(folder):
     ("words", "part"),
     [
         (["evaluate", "random"], "name the --tasks"),
+        (["evaluate", "random", "random", "--tasks", "coin.toml"], "named twice"),
+        (["evaluate", "random", "--tasks", "coin.toml", "--set", "max_new_token=3"], "max_new_tokens"),
         (["evaluate", "random", "--tasks", "coin.toml", "--frob"], "--frob"),
         (["evaluate", "randon", "--tasks", "coin.toml"], "random"),
         (["evaluate", "random", "--tasks", "coins.toml"], "coins.toml"),
