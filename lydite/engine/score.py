@@ -177,7 +177,7 @@ class Scorer:
         """A small tree with branches at several depths, longer than small sliding windows."""
         config = self.model.config.get_text_config().to_dict()
         size = self.head.vocab_size
-        longest = min(config.get("max_position_embeddings") or 24, 24)
+        longest = min(config.get("max_position_embeddings") or 18, 18)
         if (config.get("sliding_window") or 1024) <= 64:
             longest = min(config.get("max_position_embeddings") or 96, 96)
         noise = np.random.default_rng(0).integers(0, size, (4, longest)).tolist()
@@ -185,11 +185,13 @@ class Scorer:
         half, third = longest // 2, longest // 3
         rows = [a, a[:half] + b[half:], a[:half] + b[half:-1] + c[-1:], a[:third] + c[third:], d[: half + 1]]
         rows += [d[:third] + b[:2], a[:-3] + d[:3], a[:-3] + d[:1] + c[:2], a[:-2] + d[:3]]
-        return [Window(ids, max(1, len(ids) // 3)) for ids in rows]
+        return [
+            Window(np.asarray(ids, dtype=np.int32), len(ids) - 2) for ids in rows
+        ]  # an error further left shows too
 
     def _check_head(self) -> None:
         """Compare our head on the backbone's states with the model's own logits; else use those."""
-        ids = torch.tensor([self._probe_windows()[0].ids], device=self.model.device)
+        ids = torch.from_numpy(self._probe_windows()[0].ids[:6])[None].long().to(self.model.device)
         try:
             with torch.inference_mode():
                 states = self._forward(ids)
@@ -285,7 +287,7 @@ class Scorer:
         """Right-padded batches of like lengths; equal inputs are computed once."""
         inputs: dict[tuple[int, ...], list[int]] = {}
         for index, window in enumerate(windows):
-            inputs.setdefault(tuple(window.ids[:-1]), []).append(index)
+            inputs.setdefault(tuple(int(token) for token in window.ids[:-1]), []).append(index)
         queue = sorted(inputs, key=len)
         tally = _Tally(windows)
         while queue:

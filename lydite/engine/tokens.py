@@ -16,26 +16,31 @@ Contract: each Window is a sequence whose tokens from `first` on are scored, `1 
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jinja2
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from lydite.errors import ModelError
 from lydite.types import Failure, Message, ScoreRequest
 
-_MEMO_SIZE = 50_000
-_UNBOUNDED = 10**9
-"""Tokenizers without a limit say 1e30."""
+_SLICE = 512
+"""Texts that are tokenized at one time; the tokenizer uses all cores for them."""
+_KNOWN_CHATS = 10_000
+
+Ids = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
     """One sequence for the network; `ids[first:]` are scored, each given all ids before it."""
 
-    ids: list[int]
+    ids: Ids
     first: int
 
 
@@ -55,11 +60,13 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """Token ids of one text and the character offsets where each token ends and begins."""
+    """The tokens of one text, and how they lie about the end of its context."""
 
-    ids: list[int]
-    starts: list[int]
-    ends: list[int]
+    ids: Ids
+    inside: int = 0
+    """How many tokens end within the context."""
+    spanned: bool = False
+    """Whether the next one holds characters of the context."""
 
 
 class Encoder:
@@ -84,10 +91,12 @@ class Encoder:
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.chat_options = dict(chat_options or {})
+        self._backend = tokenizer.backend_tokenizer
+        self._backend.no_padding()
+        self._backend.no_truncation()
         self.prefix = self._find_prefix(wants_bos)
         lead = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         self.lead: tuple[int, ...] = self.prefix or (() if lead is None else (lead,))
-        self._memo: dict[str, _Text] = {}
         self._chats: dict[tuple[Message, ...], str] = {}
         self._pieces: dict[int, str] = {}
 
@@ -131,7 +140,7 @@ class Encoder:
             )
         except jinja2.TemplateError as error:
             raise ModelError(f"the model's chat template refuses these messages: {error}") from error
-        if len(self._chats) >= _MEMO_SIZE:
+        if len(self._chats) >= _KNOWN_CHATS:
             self._chats.clear()
         self._chats[messages] = text
         return str(text)
@@ -149,33 +158,26 @@ class Encoder:
             self.tokenizer.decode(list(ids), skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
         )
 
-    def tokenize(self, texts: Sequence[str]) -> list[_Text]:
-        """Token ids with offsets, no special tokens added, each distinct text tokenized once."""
-        fresh = [text for text in dict.fromkeys(texts) if text and text not in self._memo]
-        if len(self._memo) + len(fresh) > _MEMO_SIZE:
-            self._memo.clear()
-            fresh = [text for text in dict.fromkeys(texts) if text]
-        if fresh:
-            out = self.tokenizer(fresh, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-            for text, ids, offsets in zip(fresh, out["input_ids"], out["offset_mapping"], strict=True):
-                self._memo[text] = _Text(ids, [start for start, _ in offsets], [end for _, end in offsets])
-        empty = _Text([], [], [])
-        return [self._memo[text] if text else empty for text in texts]
-
     def prompt_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Prompts for generation: the same BOS rule as for scoring; an empty prompt is the leading token alone."""
-        return [self._before(text.ids) + text.ids for text in self.tokenize(texts)]
+        found = {text: encoding.ids for text, encoding in self._tokenize(texts).items()}
+        return [self._before(found[text]) + found[text] for text in texts]
 
-    def _before(self, ids: Sequence[int]) -> list[int]:
+    def _tokenize(self, texts: Iterable[str]) -> dict[str, Encoding]:
+        """Each distinct text once, no special tokens added."""
+        distinct = list(dict.fromkeys(texts))
+        return dict(zip(distinct, self._backend.encode_batch(distinct, add_special_tokens=False), strict=True))
+
+    def _before(self, ids: Sequence[int] | Ids) -> list[int]:
         """What to put before these ids: nothing where they bring their BOS along, the lead where there is nothing."""
-        if not ids:
+        if not len(ids):
             return list(self.lead)
         return [] if self._num_fixed(ids) else list(self.prefix)
 
-    def _num_fixed(self, ids: Sequence[int]) -> int:
+    def _num_fixed(self, ids: Sequence[int] | Ids) -> int:
         """How many ids at the front are the prefix, which stays in every window."""
         size = len(self.prefix)
-        return size if size and tuple(ids[:size]) == self.prefix else 0
+        return size if size and tuple(int(token) for token in ids[:size]) == self.prefix else 0
 
     def fit(self, ids: list[int], room: int) -> tuple[list[int], int]:
         """A prompt cut from the left to `room` ids, its prefix kept; and how many were dropped."""
@@ -190,23 +192,26 @@ class Encoder:
 
         Requests with the same sample_id and the same context must come in one call, because they share their cut.
         """
-        contexts = [self.render(r.messages) if r.messages else r.context for r in requests]
-        texts = self.tokenize([c + r.continuation for c, r in zip(contexts, requests, strict=True)])
         groups: dict[tuple[str, str], list[int]] = {}
-        for i, (context, request) in enumerate(zip(contexts, requests, strict=True)):
+        for i, request in enumerate(requests):
+            context = self.render(request.messages) if request.messages else request.context
             groups.setdefault((request.sample_id, context), []).append(i)
         answers: list[Encoded | Failure | None] = [None] * len(requests)
-        for (_, context), members in groups.items():
-            cut = common_cut(context, [texts[i] for i in members])
-            for i in members:
-                answers[i] = self._encode_one(requests[i], context, texts[i], cut)
+        for some in _slices(groups):
+            found = self._tokenize(c + requests[i].continuation for (_, c), members in some for i in members)
+            for (_, context), members in some:
+                texts = [_place(found[context + requests[i].continuation], context) for i in members]
+                cut = common_cut(texts)
+                for i, text in zip(members, texts, strict=True):
+                    answers[i] = self._encode_one(requests[i], text, cut)
         return [answer for answer in answers if answer is not None]
 
-    def _encode_one(self, request: ScoreRequest, context: str, text: _Text, cut: int) -> Encoded | Failure:
+    def _encode_one(self, request: ScoreRequest, text: _Text, cut: int) -> Encoded | Failure:
         if not request.continuation:
             return Failure(reason="the continuation is empty")
+        spanned = text.spanned or cut < text.inside
         before = self._before(text.ids)
-        if not before and cut == 0 and text.ids:
+        if not before and cut == 0 and len(text.ids):
             if self.prefix:  # the text brought its own BOS along: it is context
                 cut = len(self.prefix)
             else:
@@ -215,9 +220,8 @@ class Encoder:
             return Failure(reason=f"the continuation {request.continuation!r} has no tokens of its own")
         if not before and cut == 0:
             return Failure(reason="the tokenizer has neither BOS nor EOS to stand before the first scored token")
-        spanned = context != "" and is_spanned(context, text, cut)
-        ids, first = before + text.ids, len(before) + cut
-        return self._windows(request.window, ids, first, "spanned" if spanned else "clean")
+        ids = np.concatenate([np.asarray(before, dtype=np.int32), text.ids])
+        return self._windows(request.window, ids, len(before) + cut, "spanned" if spanned else "clean")
 
     def _body(self) -> int:
         """Input positions left in a window once the prefix stands in it."""
@@ -227,7 +231,7 @@ class Encoder:
     def _windows(
         self,
         kind: Literal["none", "max_context", "disjoint"],
-        ids: list[int],
+        ids: Ids,
         first: int,
         join: Literal["clean", "spanned"],
     ) -> Encoded | Failure:
@@ -243,37 +247,63 @@ class Encoder:
                     reason=f"the continuation has {scored} tokens, more than the model's {self.max_tokens} can hold; "
                     "ask for windows (max_context or disjoint)"
                 )
-            fitted, dropped = self.fit(ids, limit)
-            return Encoded([Window(fitted, first - dropped)], join, dropped)
+            dropped = len(ids) - limit
+            kept = np.concatenate([ids[:fixed], ids[fixed + dropped :]])
+            return Encoded([Window(kept, first - dropped)], join, dropped)
         front, body, start = ids[:fixed], ids[fixed:], first - fixed
         cut = slide if kind == "max_context" else disjoint
         spans = cut(len(body), start, limit - fixed)
-        return Encoded([Window(front + body[a:b], fixed + s - a) for a, s, b in spans], join)
+        return Encoded([Window(np.concatenate([front, body[a:b]]), fixed + s - a) for a, s, b in spans], join)
 
 
-def common_cut(context: str, texts: Sequence[_Text]) -> int:
-    """How many tokens, equal in all texts, lie within the context: the border from which all of them are scored."""
+def _slices(groups: Mapping[tuple[str, str], list[int]]) -> Iterator[list[tuple[tuple[str, str], list[int]]]]:
+    """Groups in runs of about _SLICE requests."""
+    run: list[tuple[tuple[str, str], list[int]]] = []
+    size = 0
+    for group in groups.items():
+        run.append(group)
+        size += len(group[1])
+        if size >= _SLICE:
+            yield run
+            run, size = [], 0
+    if run:
+        yield run
+
+
+def _place(encoding: Encoding, context: str) -> _Text:
+    """Where the tokens of a text lie about the end of its context."""
+    ids = np.asarray(encoding.ids, dtype=np.int32)
     join = len(context)
+    if join == 0:
+        return _Text(ids)
+    last = next((t for t in map(encoding.char_to_token, range(join - 1, -1, -1)) if t is not None), None)
+    inside = 0 if last is None else last
+    while inside < len(ids) and _span(encoding, inside)[1] <= join:
+        inside += 1
+    # Some tokenizers report a token " a" by the offsets of "a" alone: a trailing space that no token of the context
+    # covers belongs to the next one.
+    uncovered = context[-1].isspace() and (inside == 0 or _span(encoding, inside - 1)[1] < join)
+    spanned = inside < len(ids) and (uncovered or _span(encoding, inside)[0] < join)
+    return _Text(ids, inside, spanned)
+
+
+def _span(encoding: Encoding, token: int) -> tuple[int, int]:
+    """Characters [start, end) of a token."""
+    span = encoding.token_to_chars(token)
+    assert span is not None, "only special tokens that a tokenizer adds stand for no text"
+    return int(span[0]), int(span[1])
+
+
+def common_cut(texts: Sequence[_Text]) -> int:
+    """How many tokens, equal in all texts, lie within the context: the border from which all of them are scored."""
     first = texts[0].ids
     cut = len(first)
     for text in texts:
-        inside = next((i for i, end in enumerate(text.ends) if end > join), len(text.ids))
-        cut = min(cut, inside)
-        if text.ids[:cut] != first[:cut]:
-            cut = next(i for i in range(cut) if text.ids[i] != first[i])
+        cut = min(cut, text.inside)
+        differs = text.ids[:cut] != first[:cut]
+        if differs.any():
+            cut = int(differs.argmax())
     return cut
-
-
-def is_spanned(context: str, text: _Text, cut: int) -> bool:
-    """Whether the first scored token holds characters of the context.
-
-    Some tokenizers report a token " a" by the offsets of "a" alone, so a trailing space that no context token covers
-    belongs to it as well.
-    """
-    join = len(context)
-    if text.starts[cut] < join:
-        return True
-    return context[-1].isspace() and (cut == 0 or text.ends[cut - 1] < join)
 
 
 def slide(length: int, start: int, room: int) -> list[tuple[int, int, int]]:

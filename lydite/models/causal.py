@@ -27,6 +27,7 @@ from lydite.engine.linear import Choice
 from lydite.engine.score import OwnLogits, Scored, Scorer
 from lydite.engine.tokens import Encoded, Encoder, Window
 from lydite.errors import ModelError
+from lydite.models import store
 from lydite.types import Failure, GenerateRequest, LogProbs, ModelInfo, Output, Request, ScoreRequest, Usage
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -121,7 +122,7 @@ class CausalModel:
             return Failure(reason="not a number among the model's log-probabilities")
         return LogProbs(
             tokens=tuple(
-                self.encoder.text_of(token) for window in encoded.windows for token in window.ids[window.first :]
+                self.encoder.text_of(int(token)) for window in encoded.windows for token in window.ids[window.first :]
             ),
             logprobs=tuple(logprobs.tolist()),
             greedy=all(bool(part.greedy.all()) for part in parts),
@@ -180,20 +181,22 @@ def load_causal(
     weights = _weight_files(folder)
     if dtype != "auto" and dtype not in DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}; choose one of auto, {', '.join(DTYPES)}")
-    with _quiet(), ThreadPoolExecutor(1) as pool:
-        fingerprint = pool.submit(_fingerprint, weights)  # hashing leaves the interpreter free: it costs no time
-        tokenizer = _load_tokenizer(folder, chosen)
+    with _quiet(), ThreadPoolExecutor(2) as pool:
+        # Hashing and reading a tokenizer of a quarter of a million entries take seconds, so the network does not wait.
+        fingerprint = pool.submit(_fingerprint, weights)
+        tokenizer_read = pool.submit(_load_tokenizer, folder, chosen)
         model = _load_weights(folder, dtype, device, chosen)
         config = model.config.get_text_config().to_dict()
+        rows = chosen.batch_tokens or batch_rows(config, model.dtype.itemsize, str(model.device))
+        scorer = Scorer(model, batch_tokens=rows, plain=not chosen.packing)
+        tokenizer = tokenizer_read.result()
+        scorer.use_kernel(chosen.kernel)
         encoder = Encoder(
             tokenizer,
             max_tokens=_max_tokens(config, tokenizer, chosen.max_tokens),
             wants_bos=str(config.get("model_type", "")).startswith("gemma") or None,
             chat_options=chosen.chat_options,
         )
-        rows = chosen.batch_tokens or batch_rows(config, model.dtype.itemsize, str(model.device))
-        scorer = Scorer(model, batch_tokens=rows, plain=not chosen.packing)
-        scorer.use_kernel(chosen.kernel)
         generator = Generator(model, encoder, batch_tokens=_GENERATION_SHARE * rows)
         info = ModelInfo(
             name=name,
@@ -241,9 +244,14 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _fingerprint(files: Sequence[Path]) -> str:
-    """SHA-256 over the weight files' bytes, first 16 hexadecimal digits."""
+    """SHA-256 over the SHA-256 of the weight files, first 16 hexadecimal digits; those of our own cache are known."""
+    manifest = store.read_entry(files[0].parent, check_sums=False)
+    known = {} if manifest is None else manifest.files
     digest = hashlib.sha256()
     for path in files:
+        if path.name in known:
+            digest.update(bytes.fromhex(known[path.name].sha256))
+            continue
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]

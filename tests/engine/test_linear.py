@@ -35,8 +35,8 @@ def test_scores_with_prepacked_weights_equal_the_naive_loop(architecture: str) -
     assert isinstance(scorer.head.module, PackedLinear)
     windows = tree_windows()
     packed = dict(scorer.score(windows))
-    for index, window in enumerate(windows):
-        assert packed[index].logprobs == pytest.approx(naive(model, window.ids, window.first)[0], abs=3e-4)
+    for index, asked in enumerate(windows):
+        assert packed[index].logprobs == pytest.approx(naive(model, asked.ids, asked.first)[0], abs=3e-4)
 
 
 def test_no_weight_is_held_twice_and_ties_survive() -> None:

@@ -16,7 +16,7 @@ import lydite.engine.score as score_module
 from lydite.engine.plan import Batch, Block
 from lydite.engine.score import OwnLogits, Scorer
 from lydite.engine.tokens import Window
-from tests.naive import naive
+from tests.naive import naive, window
 from tests.tiny import CONFIGS, tiny_model
 
 PACKED = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi", "gpt2", "gpt_neox", "opt"]
@@ -38,16 +38,16 @@ def tree_windows(seed: int = 0, count: int = 14, vocab: int = 320) -> list[Windo
     windows = []
     for _ in range(count):
         ids = trunk[: rng.integers(0, 60)] + rng.integers(0, vocab, rng.integers(2, 40)).tolist()
-        windows.append(Window(ids, int(rng.integers(1, len(ids)))))
-    return [*windows, windows[0], Window(windows[1].ids, len(windows[1].ids) - 1)]
+        windows.append(window(ids, int(rng.integers(1, len(ids)))))
+    return [*windows, windows[0], window(windows[1].ids, len(windows[1].ids) - 1)]
 
 
 def largest_difference(scorer: Scorer, windows: list[Window], check_greedy: bool = True) -> float:
     answers = dict(scorer.score(windows))
     assert sorted(answers) == list(range(len(windows)))
     differences = []
-    for index, window in enumerate(windows):
-        expected, greedy = naive(scorer.model, window.ids, window.first)
+    for index, asked in enumerate(windows):
+        expected, greedy = naive(scorer.model, asked.ids, asked.first)
         differences.append(np.abs(answers[index].logprobs - expected).max())
         if check_greedy:
             assert bool(answers[index].greedy.all()) == greedy
@@ -62,7 +62,7 @@ def test_packed_logprobs_equal_the_naive_loop(architecture: str, batch_tokens: i
     assert not isinstance(scorer.head, OwnLogits)
     windows = tree_windows()
     assert largest_difference(scorer, windows) < 1e-4
-    distinct = {tuple(window.ids[: n + 1]) for window in windows for n in range(len(window.ids) - 1)}
+    distinct = {tuple(w.ids[: n + 1]) for w in windows for n in range(len(w.ids) - 1)}
     assert scorer.num_computed == len(distinct)
 
 

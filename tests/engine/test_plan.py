@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lydite.engine.plan import Batch, make_plan
 from lydite.engine.tokens import Window
+from tests.naive import window
 
 IDS = st.lists(st.integers(0, 2), min_size=2, max_size=24)
 """Three different tokens, so that prefixes are shared at all depths."""
@@ -16,7 +17,7 @@ IDS = st.lists(st.integers(0, 2), min_size=2, max_size=24)
 @st.composite
 def windows_strategy(draw: st.DrawFn) -> list[Window]:
     sequences = draw(st.lists(IDS, min_size=1, max_size=12))
-    return [Window(ids, draw(st.integers(1, len(ids) - 1))) for ids in sequences]
+    return [window(ids, draw(st.integers(1, len(ids) - 1))) for ids in sequences]
 
 
 def prefixes_seen(batches: list[Batch]) -> list[list[list[int]]]:
@@ -62,10 +63,10 @@ def check(windows: list[Window], batches: list[Batch]) -> Counter[tuple[int, ...
         for read in batch.reads:
             for k in range(read.count):
                 slot = read.slot + k
-                window = windows[read.path]
-                assert prefixes[read.row + k] == window.ids[: window.first + slot]
+                asked = windows[read.path]
+                assert prefixes[read.row + k] == asked.ids[: asked.first + slot].tolist()
                 got[read.path, slot] += 1
-    expected = {(i, s): 1 for i, window in enumerate(windows) for s in range(len(window.ids) - window.first)}
+    expected = {(i, s): 1 for i, w in enumerate(windows) for s in range(len(w.ids) - w.first)}
     assert got == expected
     return Counter(tuple(prefix) for prefixes in seen for prefix in prefixes)
 
@@ -106,7 +107,7 @@ def test_letters_share_everything() -> None:
     """A hundred questions under one header with four one-letter answers: rows are header + questions, reads come from one row each."""
     header = list(range(100, 400))
     windows = [
-        Window([*header, *(1000 + q * 7 + k for k in range(7)), letter], 307)
+        window([*header, *(1000 + q * 7 + k for k in range(7)), letter], 307)
         for q in range(100)
         for letter in (1, 2, 3, 4)
     ]
@@ -120,24 +121,24 @@ def test_letters_share_everything() -> None:
 
 def test_batches_are_full() -> None:
     """Nothing is padded and little room is left: at most one block's rows in a batch."""
-    windows = [Window([i, *range(50, 69)], 1) for i in range(200)]
+    windows = [window([i, *range(50, 69)], 1) for i in range(200)]
     batches = make_plan(windows, batch_tokens=500, block_rows=64)
     assert all(len(batch.ids) > 500 - 64 for batch in batches[:-1])
 
 
 def test_a_document_longer_than_a_batch_continues_in_the_next() -> None:
-    windows = [Window(list(range(1000)), 1)]
+    windows = [window(list(range(1000)), 1)]
     batches = make_plan(windows, batch_tokens=300)
     assert [len(batch.ids) for batch in batches] == [300, 300, 300, 99]
     check(windows, batches)
 
 
 def test_deep_trees_do_not_exhaust_the_stack() -> None:
-    windows = [Window([*range(n), 5000 + n], n) for n in range(1, 1500)]
+    windows = [window([*range(n), 5000 + n], n) for n in range(1, 1500)]
     batches = make_plan(windows, batch_tokens=400)
     assert sum(len(batch.ids) for batch in batches) == 1499
 
 
 def test_a_budget_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="batch_tokens"):
-        make_plan([Window([1, 2], 1)], batch_tokens=0)
+        make_plan([window([1, 2], 1)], batch_tokens=0)

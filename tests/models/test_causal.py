@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from lydite.types import (
     Request,
     ScoreRequest,
 )
-from tests.naive import naive
+from tests.naive import naive, window
 from tests.tiny import TEXTS, save_tiny
 
 
@@ -124,11 +123,10 @@ def test_chain_rule(model: CausalModel) -> None:
 def test_probabilities_of_all_strings_sum_to_one(tmp_path: Path) -> None:
     """All strings of two tokens over a tiny vocabulary, straight through the scorer."""
     from lydite.engine.score import Scorer
-    from lydite.engine.tokens import Window
     from tests.tiny import tiny_model
 
     scorer = Scorer(tiny_model("llama", scale=10.0, vocab_size=20), batch_tokens=64)
-    windows = [Window([0, a, b], 1) for a, b in itertools.product(range(20), repeat=2)]
+    windows = [window([0, a, b], 1) for a, b in itertools.product(range(20), repeat=2)]
     total = math.fsum(math.exp(scored.logprobs.sum()) for _, scored in scorer.score(windows))
     assert total == pytest.approx(1.0, abs=1e-5)
 
@@ -472,27 +470,25 @@ def test_missing_weights_are_refused(tmp_path: Path, folder: Path) -> None:
 
 # ------------------------------------------------------------------------------------------ a real model
 
-REAL = os.environ.get("LYDITE_TEST_CHECKPOINT")
-
 
 @pytest.mark.real
-@pytest.mark.skipif(REAL is None, reason="set LYDITE_TEST_CHECKPOINT to a checkpoint folder of SmolLM2-135M-Instruct")
 def test_a_real_model_equals_plain_transformers() -> None:
-    assert REAL is not None
-    folder = Path(REAL)
-    plain, tokenizer = (
-        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
-        AutoTokenizer.from_pretrained(folder),
-    )
-    model = load_causal(folder, name="real", source=REAL)
+    """SmolLM2-135M: shots shared by questions, questions by choices; largest difference a token, in float32."""
+    from lydite.models.sources import find_checkpoint
+
+    folder = find_checkpoint("smollm2-135m-instruct").folder
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = load(folder)
     assert model.info.settings["engine"] == "packed"
+    requests = some_requests()[::2]
     worst = 0.0
-    for asked, output in zip(some_requests(), logprobs(model, some_requests()), strict=True):
+    for asked, output in zip(requests, logprobs(model, requests), strict=True):
         if output.join == "spanned":
             continue
-        front = list(model.encoder.prefix or (() if asked.context else model.encoder.lead))
+        front = [] if asked.context else [tokenizer.bos_token_id]
         ids = front + tokenizer(asked.context + asked.continuation, add_special_tokens=False)["input_ids"]
         expected, greedy = naive(plain, ids, len(ids) - len(output.logprobs))
         worst = max(worst, *(abs(a - b) for a, b in zip(output.logprobs, expected, strict=True)))
         assert output.greedy == greedy
-    assert worst < 1e-4
+    assert 0 < worst < (1e-4 if model.scorer.kernel.name == "default" else 3e-4)
