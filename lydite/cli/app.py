@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a user's mistake, 2 some samples failed, 130 interrupted.
 
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated, cast
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     code: object = 0
+    _once_is_enough()
     try:
         code = make_app(arguments)(arguments, prog_name="lydite", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
@@ -78,6 +80,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:  # a full disk or a closed terminal under our own output; files name themselves
         code = _say(f"error: cannot write or read {error.filename or 'the output'}: {error.strerror}", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _once_is_enough() -> None:
+    """A second Ctrl-C within two seconds is passed over: what was finished is being written, and then the process ends.
+
+    Where the shell told the process to ignore Ctrl-C (a background job of a script), that stands.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return
+    last = -2.0
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= 2:
+            last = now
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
 
 
 def _say(line: str, code: int) -> int:

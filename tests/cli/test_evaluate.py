@@ -108,6 +108,8 @@ def start_slow(folder):
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        # a background job of a script ignores Ctrl-C, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     path = folder / "out" / "script" / "coin" / "samples.jsonl"
     deadline = time.monotonic() + 60
