@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig, PreTrainedModel
 
 from lydite.engine.plan import Batch, Block, Ints, Keys
 
@@ -252,6 +252,7 @@ def _attention(
 
 def _mask(
     *,
+    config: PretrainedConfig,
     attention_mask: Tensor | None = None,
     local_size: int | None = None,
     allow_is_bidirectional_skip: bool = False,
@@ -261,6 +262,8 @@ def _mask(
     """The mask function: no mask; a layer with a sliding window gets its width as a tensor of one number."""
     if attention_mask is not None or use_vmap or allow_is_bidirectional_skip:
         raise Unsupported("the model changes the causal mask")
+    if local_size is not None and config.to_dict().get("attention_chunk_size") == local_size:
+        raise Unsupported("the model attends in chunks")  # they look like windows here
     return None if local_size is None else torch.full((1, 1, 1, 1), local_size, dtype=torch.int64)
 
 

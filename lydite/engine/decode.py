@@ -13,7 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from lydite.engine.tokens import Encoder
 from lydite.types import Completion, Decoding, Failure, GenerateRequest
@@ -46,6 +53,24 @@ class StopStrings(StoppingCriteria):  # type: ignore[misc]  # transformers is un
         texts = [self.encoder.decode(ids) for ids in recent]
         done = [any(stop in text for stop in self.stops) for text in texts]
         return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
+
+
+class Watch(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
+    """Notes rows whose logits are not numbers (`generate` would go on with them) and lets them run on zeros."""
+
+    def __init__(self) -> None:
+        self.broken: Tensor | None = None
+        """[rows], or [rows x beams]"""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        bad = scores.isnan().any(dim=-1)
+        self.broken = bad if self.broken is None else self.broken | bad
+        return scores.masked_fill(bad[:, None], 0.0)
+
+    def rows(self, count: int) -> list[bool]:
+        """For each of `count` prompts, whether it met one."""
+        assert self.broken is not None
+        return [bool(bad) for bad in self.broken.view(count, -1).any(dim=1)]
 
 
 class Generator:
@@ -108,25 +133,26 @@ class Generator:
         for row, prompt in enumerate(batch):
             ids[row, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
             mask[row, width - len(prompt.ids) :] = 1
-        stops = StoppingCriteriaList()
+        watch, stops = Watch(), StoppingCriteriaList()
         if decoding.stop_strings:
             stops.append(StopStrings(self.encoder, decoding.stop_strings, width))
         with torch.inference_mode(), torch.random.fork_rng():
             if decoding.do_sample:
                 torch.manual_seed(_seed(requests[batch[0].index]))
-            try:
-                out = self.model.generate(
-                    ids.to(self.model.device),
-                    attention_mask=mask.to(self.model.device),
-                    generation_config=self._config(decoding),
-                    stopping_criteria=stops,
-                )
-            except RuntimeError as error:
-                if "probability tensor contains" not in str(error):
-                    raise
-                return [Failure(reason="not a number among the model's probabilities") for _ in batch]
+            out = self.model.generate(
+                ids.to(self.model.device),
+                attention_mask=mask.to(self.model.device),
+                generation_config=self._config(decoding),
+                stopping_criteria=stops,
+                logits_processor=LogitsProcessorList([watch]),
+            )
         self.num_computed += int(mask.sum())
-        return [self._finish(prompt, row, decoding) for prompt, row in zip(batch, out[:, width:].tolist(), strict=True)]
+        return [
+            Failure(reason="not a number among the model's probabilities")
+            if bad
+            else self._finish(prompt, row, decoding)
+            for prompt, row, bad in zip(batch, out[:, width:].tolist(), watch.rows(len(batch)), strict=True)
+        ]
 
     def _config(self, decoding: Decoding) -> GenerationConfig:
         options: dict[str, Any] = {

@@ -161,3 +161,33 @@ def test_an_attention_function_that_ignores_the_soft_cap_is_seen(monkeypatch: py
     scorer = Scorer(tiny_model("gemma2", scale=10.0), batch_tokens=64)
     assert scorer.path == "plain"
     assert "differ" in scorer.reason
+
+
+def test_what_the_packed_tree_does_not_compute_is_refused() -> None:
+    """Nothing that a model asks of its attention is dropped in silence."""
+    model = tiny_model("llama")
+    q = torch.zeros(1, 4, 3, 8)
+    with pytest.raises(attention.Unsupported, match="outside"):
+        attention._attention(model, q, q, q, None)
+    (batch,) = score_module.make_plan([window([1, 2, 3, 4], 1)])
+    token = attention._ACTIVE.set(attention.TreePass(batch, attention.Store()))
+    try:
+        attention._attention(model, q, q, q, None, scaling=0.5, position_ids=q, softcap=None, head_mask=None)
+        for options in ({"position_bias": q}, {"head_mask": q}, {"dropout": 0.1}, {"is_causal": False}):
+            with pytest.raises(attention.Unsupported):
+                attention._attention(model, q, q, q, None, **options)
+        with pytest.raises(attention.Unsupported, match="window"):
+            attention._attention(model, q, q, q, None, sliding_window=2)
+        with pytest.raises(attention.Unsupported, match="shapes"):
+            attention._attention(model, q, q[:, :3], q[:, :3], None)
+    finally:
+        attention._ACTIVE.reset(token)
+    config = model.config
+    assert attention._mask(config=config) is None
+    assert int(attention._mask(config=config, local_size=7)) == 7
+    for options in ({"attention_mask": q}, {"use_vmap": True}, {"allow_is_bidirectional_skip": True}):
+        with pytest.raises(attention.Unsupported):
+            attention._mask(config=config, **options)
+    config.attention_chunk_size = 7
+    with pytest.raises(attention.Unsupported, match="chunks"):
+        attention._mask(config=config, local_size=7)

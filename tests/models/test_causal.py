@@ -223,6 +223,20 @@ def test_not_a_number_fails_only_the_requests_that_it_touches(folder: Path, batc
     assert_equal([outputs[i] for i in (0, 2, 3)], [reference[i] for i in (0, 2, 3)])
 
 
+@pytest.mark.parametrize("options", [{}, {"do_sample": True}, {"num_beams": 3}])
+def test_not_a_number_in_generation_is_a_failure_of_its_row_alone(folder: Path, options: dict[str, object]) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    bad = min(set(tokenizer(" dog")["input_ids"]) - set(tokenizer("The quick brown cat sat on the mat.")["input_ids"]))
+    requests = [
+        ask("The quick brown dog", "a", **options),
+        ask("The quick brown cat", "b", max_new_tokens=1, **options),
+    ]
+    broken, fine = answers(poisoned(folder, bad), requests)
+    assert isinstance(broken, Failure)
+    assert "not a number" in broken.reason
+    assert fine == answers(load(folder), requests)[1]
+
+
 def test_zero_probability_is_a_failure(folder: Path) -> None:
     model = load(folder)
     head = torch.nn.Linear(model.scorer.head.module.in_features, model.scorer.head.module.out_features)
