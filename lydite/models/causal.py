@@ -187,6 +187,7 @@ def load_causal(
         tokenizer_read = pool.submit(_load_tokenizer, folder, chosen)
         model = _load_weights(folder, dtype, device, chosen)
         config = model.config.get_text_config().to_dict()
+        parameters = model.num_parameters()  # counted before a kernel takes weights out of the modules
         rows = chosen.batch_tokens or batch_rows(config, model.dtype.itemsize, str(model.device))
         scorer = Scorer(model, batch_tokens=rows, plain=not chosen.packing)
         tokenizer = tokenizer_read.result()
@@ -203,7 +204,7 @@ def load_causal(
             family="causal",
             rule="causal",
             can=("score", "generate"),
-            parameters=model.num_parameters(),
+            parameters=parameters,
             max_tokens=encoder.max_tokens,
             dtype=str(model.dtype).removeprefix("torch."),
             fingerprint=fingerprint.result(),

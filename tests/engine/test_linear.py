@@ -7,9 +7,10 @@ import torch
 
 from lydite.engine.linear import PackedLinear, choose_kernel
 from lydite.engine.score import Scorer
+from lydite.models.causal import load_causal
 from tests.engine.test_parity import tree_windows
 from tests.naive import naive
-from tests.tiny import tiny_model
+from tests.tiny import save_tiny, tiny_model
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
 
@@ -78,3 +79,12 @@ def test_the_default_can_be_asked_for() -> None:
     assert choose_kernel(model, "default").name == "default"
     assert choose_kernel(tiny_model("gpt2"), "auto").name in ("default", "onednn")
     assert choose_kernel(model, "auto").name in ("default", "onednn")
+
+
+def test_parameters_are_counted_before_a_kernel_takes_them(tmp_path):
+    folder = save_tiny(tmp_path, "llama")
+    counts = {
+        kernel: load_causal(folder, name="tiny", source="tiny", settings={"kernel": kernel}).info.parameters
+        for kernel in ("default", "onednn")
+    }
+    assert counts["onednn"] == counts["default"]
