@@ -13,25 +13,22 @@ computed by itself stays in Scored for the caller to report, and never touches o
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from lydite.engine import attention
-from lydite.engine.budget import available_bytes
-from lydite.engine.linear import Choice, Kernel, PackedLinear, choose_kernel
+from lydite.engine.head import Head, OwnLogits
+from lydite.engine.linear import Choice, Kernel, choose_kernel
 from lydite.engine.plan import Batch, make_plan
+from lydite.engine.probe import close, depends_on_neighbours, in_float32, probe_windows
 from lydite.engine.tokens import Window
 
-HEAD_ROWS = 256
-HEAD_LOGITS = 4_000_000
-"""Logits that exist at one time (16 MB in float32)."""
 _OWN_LOGITS = 64_000_000
 """Logits of a batch where the model's own head must be used (256 MB in float32)."""
 
@@ -48,91 +45,6 @@ class Scored:
         return bool(np.isfinite(self.logprobs).all())
 
 
-# ------------------------------------------------------------------------------------------- the head
-
-
-class Head:
-    """From hidden states to log-probabilities of given tokens, without ever holding all logits."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.module = model.get_output_embeddings()
-        config = model.config.get_text_config().to_dict()
-        self.vocab_size = int(config["vocab_size"])
-        self.softcap: float | None = config.get("final_logit_softcapping")
-        self.factor = 1.0
-        if config.get("logit_scale") is not None:  # Cohere
-            self.factor *= config["logit_scale"]
-        if config.get("logits_scaling") is not None:  # Granite
-            self.factor /= config["logits_scaling"]
-
-    def logits(self, states: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        """states [N, D] -> (start, stop, logits [N, stop - start] in float32), stretch by stretch of the vocabulary."""
-        for start, stop, out in self._stretches(states):
-            if self.factor != 1.0:
-                out = out * self.factor
-            if self.softcap is not None:
-                out = torch.tanh(out / self.softcap) * self.softcap
-            yield start, stop, out.float()
-
-    def _stretches(self, states: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        """As `logits`, before the model's own scaling."""
-        module = self.module
-        if isinstance(module, PackedLinear):
-            for number, (start, stop, _) in enumerate(module.parts):
-                yield start, stop, module.part(states, number)
-        elif type(module) is nn.Linear:
-            step = max(1, HEAD_LOGITS // max(len(states), 1))
-            for start in range(0, self.vocab_size, step):
-                stop = min(self.vocab_size, start + step)
-                bias = None if module.bias is None else module.bias[start:stop]
-                yield start, stop, nn.functional.linear(states, module.weight[start:stop], bias)
-        else:
-            yield 0, self.vocab_size, module(states)
-
-    def read(self, states: Tensor, rows: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities [M] of `tokens` [M] given the states of `rows` [M], and whether each is the most likely.
-
-        `rows` must be sorted; states are [N, D].
-        """
-        logprobs = torch.empty(len(rows), dtype=torch.float32, device=states.device)
-        greedy = torch.empty(len(rows), dtype=torch.bool, device=states.device)
-        distinct, which = torch.unique_consecutive(rows, return_inverse=True)
-        for start in range(0, len(distinct), HEAD_ROWS):
-            chunk = distinct[start : start + HEAD_ROWS]
-            first, last = torch.searchsorted(
-                which, torch.tensor([start, start + len(chunk)], device=which.device)
-            ).tolist()
-            here = slice(first, last)
-            logprobs[here], greedy[here] = self._read_chunk(states[chunk], which[here] - start, tokens[here])
-        return logprobs, greedy
-
-    def _read_chunk(self, states: Tensor, rows: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Running log-sum-exp over stretches of the vocabulary; `rows` index `states`."""
-        best = torch.full((len(states),), torch.finfo(torch.float32).min, device=states.device)
-        total = torch.zeros(len(states), device=states.device)
-        found = torch.full((len(rows),), torch.nan, device=states.device)
-        for start, stop, logits in self.logits(states):
-            inside = ((tokens >= start) & (tokens < stop)).nonzero().squeeze(1)
-            found[inside] = logits[rows[inside], tokens[inside] - start]
-            top = torch.maximum(best, logits.amax(dim=1))
-            total = total * torch.exp(best - top) + logits.sub_(top[:, None]).exp_().sum(dim=1)
-            best = top
-        return found - (best + torch.log(total))[rows], found >= best[rows]
-
-
-class OwnLogits(Head):
-    """The states are the model's own logits already."""
-
-    def __init__(self, vocab_size: int) -> None:
-        self.vocab_size = vocab_size
-
-    def logits(self, states: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        yield 0, self.vocab_size, states.float()
-
-
-# ----------------------------------------------------------------------------------------- the scorer
-
-
 class Scorer:
     """Scores windows with one transformers decoder.
 
@@ -142,6 +54,7 @@ class Scorer:
     def __init__(self, model: PreTrainedModel, *, batch_tokens: int, plain: bool = False) -> None:
         self.model = model
         self.backbone = model.base_model
+        self.config: dict[str, Any] = model.config.get_text_config().to_dict()
         self.head: Head = Head(model)
         self.batch_tokens = batch_tokens
         self.num_computed = 0
@@ -149,10 +62,12 @@ class Scorer:
         self.path = "plain"
         self.reason = "asked for" if plain else ""
         """Why the plain path was chosen."""
-        self.one_by_one = _depends_on_neighbours(model)
-        with _in_float32(model):
+        self.one_by_one = depends_on_neighbours(self.config)
+        if self.one_by_one:
+            self.reason = "rotary embeddings stretch with the longest sequence of a batch"
+        with in_float32(model):
             self._check_head()
-            if not plain:
+            if not self.reason:
                 self._check_packing()
         self.num_computed = 0
         self.kernel = Kernel("default", "nothing else was tried")
@@ -173,31 +88,15 @@ class Scorer:
 
     # ------------------------------------------------------------------------------- the probe
 
-    def _probe_windows(self) -> list[Window]:
-        """A small tree with branches at several depths, longer than small sliding windows."""
-        config = self.model.config.get_text_config().to_dict()
-        size = self.head.vocab_size
-        longest = min(config.get("max_position_embeddings") or 18, 18)
-        if (config.get("sliding_window") or 1024) <= 64:
-            longest = min(config.get("max_position_embeddings") or 96, 96)
-        noise = np.random.default_rng(0).integers(0, size, (4, longest)).tolist()
-        a, b, c, d = noise
-        half, third = longest // 2, longest // 3
-        rows = [a, a[:half] + b[half:], a[:half] + b[half:-1] + c[-1:], a[:third] + c[third:], d[: half + 1]]
-        rows += [d[:third] + b[:2], a[:-3] + d[:3], a[:-3] + d[:1] + c[:2], a[:-2] + d[:3]]
-        return [
-            Window(np.asarray(ids, dtype=np.int32), len(ids) - 2) for ids in rows
-        ]  # an error further left shows too
-
     def _check_head(self) -> None:
         """Compare our head on the backbone's states with the model's own logits; else use those."""
-        ids = torch.from_numpy(self._probe_windows()[0].ids[:6])[None].long().to(self.model.device)
+        ids = torch.from_numpy(probe_windows(self.config)[0].ids[:6])[None].long().to(self.model.device)
         try:
             with torch.inference_mode():
                 states = self._forward(ids)
                 ours = torch.cat([logits for _, _, logits in self.head.logits(states)], dim=1)
                 theirs = self.model(input_ids=ids, use_cache=False).logits[0].float()
-            good = ours.shape == theirs.shape and _close(ours.log_softmax(-1), theirs.log_softmax(-1), self.model.dtype)
+            good = ours.shape == theirs.shape and close(ours.log_softmax(-1), theirs.log_softmax(-1), self.model.dtype)
         except (AttributeError, TypeError, ValueError, RuntimeError):
             good = False
         if not good:
@@ -206,7 +105,7 @@ class Scorer:
 
     def _check_packing(self) -> None:
         """Score the probe packed (in batches of 16 rows, so that pieces are kept) and plain; choose."""
-        windows = self._probe_windows()
+        windows = probe_windows(self.config)
         budget, self.batch_tokens = self.batch_tokens, 16
         try:
             packed = dict(self._score_packed(windows, share=True))
@@ -226,7 +125,7 @@ class Scorer:
         plain = dict(self._score_plain(windows))
         pairs = [(packed[i].logprobs, plain[i].logprobs) for i in range(len(windows))]
         ours, theirs = (torch.from_numpy(np.concatenate(side)) for side in zip(*pairs, strict=True))
-        if _close(ours, theirs, self.model.dtype):
+        if close(ours, theirs, self.model.dtype):
             self.path = "packed"
         else:
             self.reason = "packed and plain log-probabilities differ"
@@ -263,14 +162,12 @@ class Scorer:
         broken: list[int] = []
         run = self._score_packed(windows, share=True) if self.path == "packed" else self._score_plain(windows)
         for index, scored in run:
-            if scored.is_finite:
+            if scored.is_finite or self.path == "plain":
                 yield index, scored
-            else:
+            else:  # not-a-number spreads inside a block, so find out whose it is
                 broken.append(index)
-        if broken:  # not-a-number spreads inside a block, so find out whose it is
-            alone = [windows[i] for i in broken]
-            again = self._score_packed(alone, share=False) if self.path == "packed" else self._score_plain(alone)
-            for index, scored in again:
+        if broken:
+            for index, scored in self._score_packed([windows[i] for i in broken], share=False):
                 yield broken[index], scored
 
     def _score_packed(self, windows: Sequence[Window], *, share: bool) -> Iterator[tuple[int, Scored]]:
@@ -358,42 +255,3 @@ class _Tally:
             return None
         self._parts[path] = None
         return part
-
-
-def _close(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> bool:
-    """Whether two ways to the same log-probabilities agree up to the rounding of the dtype; both must be finite alike."""
-    finite = torch.isfinite(ours)
-    if not torch.equal(finite, torch.isfinite(theirs)):
-        return False
-    difference = (ours - theirs)[finite].abs()
-    if not len(difference):
-        return True
-    if dtype in (torch.float32, torch.float64):
-        return bool(difference.max() < 1e-3)
-    return bool(difference.mean() < 0.15)
-
-
-@contextmanager
-def _in_float32(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, half-precision weights are float32, where a wrong mask cannot hide in rounding (in bfloat16 two plain
-    batches already differ by 0.1 nats a token). Both conversions are exact. Models that would not fit so stay as they
-    are, and the probe is looser."""
-    low = [t for t in (*model.parameters(), *model.buffers()) if t.dtype in (torch.bfloat16, torch.float16)]
-    if 4 * sum(t.numel() for t in low) > available_bytes(str(model.device)) // 2:
-        yield
-        return
-    dtypes = [t.dtype for t in low]
-    for tensor in low:
-        tensor.data = tensor.data.float()
-    try:
-        yield
-    finally:
-        for tensor, dtype in zip(low, dtypes, strict=True):
-            tensor.data = tensor.data.to(dtype)
-
-
-def _depends_on_neighbours(model: PreTrainedModel) -> bool:
-    """Rotary embeddings that stretch with the longest sequence of a batch: such sequences must be alone."""
-    rope = model.config.get_text_config().to_dict().get("rope_parameters") or {}
-    kinds = {rope.get("rope_type")} | {part.get("rope_type") for part in rope.values() if isinstance(part, dict)}
-    return bool(kinds & {"dynamic", "longrope"})

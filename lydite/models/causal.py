@@ -23,8 +23,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from lydite.engine.budget import batch_rows
 from lydite.engine.decode import Generator
+from lydite.engine.head import OwnLogits
 from lydite.engine.linear import Choice
-from lydite.engine.score import OwnLogits, Scored, Scorer
+from lydite.engine.score import Scored, Scorer
 from lydite.engine.tokens import Encoded, Encoder, Window
 from lydite.errors import ModelError
 from lydite.models import store

@@ -13,8 +13,9 @@ import torch
 
 import lydite.engine.attention as attention
 import lydite.engine.score as score_module
+from lydite.engine.head import OwnLogits
 from lydite.engine.plan import Batch, Block
-from lydite.engine.score import OwnLogits, Scorer
+from lydite.engine.score import Scorer
 from lydite.engine.tokens import Window
 from tests.naive import naive, window
 from tests.tiny import CONFIGS, tiny_model
@@ -83,6 +84,22 @@ def test_the_plain_path_gives_the_same_numbers(architecture: str) -> None:
     scorer = Scorer(tiny_model(architecture, scale=10.0), batch_tokens=256, plain=True)
     assert scorer.path == "plain"
     assert largest_difference(scorer, tree_windows()) < 1e-4
+
+
+def test_sequences_that_change_their_neighbours_are_scored_alone() -> None:
+    """Long-rope models rotate all rows of a batch by other angles when one of them is long."""
+    model = tiny_model("llama", scale=10.0)
+    model.config.rope_parameters = dict(model.config.rope_parameters) | {"rope_type": "longrope"}
+    scorer = Scorer(model, batch_tokens=256)
+    assert scorer.path == "plain"
+    assert scorer.one_by_one
+    calls = []
+    handle = model.model.register_forward_pre_hook(
+        lambda module, args, inputs: calls.append(inputs["input_ids"].shape[0]), with_kwargs=True
+    )
+    assert largest_difference(scorer, tree_windows(count=4)) < 1e-4
+    handle.remove()
+    assert set(calls) == {1}
 
 
 def test_own_logits_give_the_same_numbers() -> None:

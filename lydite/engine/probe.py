@@ -1,0 +1,70 @@
+"""What a Scorer tries on a model before it trusts the packed path: a small tree, and how near is near enough.
+
+Contract: a wrong mask, position, window or soft cap anywhere in a model must show in the probe.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lydite.engine.budget import available_bytes
+from lydite.engine.tokens import Window
+
+
+def probe_windows(config: dict[str, Any]) -> list[Window]:
+    """A tree of random tokens with branches at several depths, longer than small sliding windows.
+
+    Only the last two tokens of each sequence are scored: an error further left shows in them too.
+    """
+    longest = min(config.get("max_position_embeddings") or 18, 18)
+    if (config.get("sliding_window") or 1024) <= 64:
+        longest = min(config.get("max_position_embeddings") or 96, 96)
+    a, b, c, d = np.random.default_rng(0).integers(0, config["vocab_size"], (4, longest)).tolist()
+    half, third = longest // 2, longest // 3
+    rows = [a, a[:half] + b[half:], a[:half] + b[half:-1] + c[-1:], a[:third] + c[third:], d[: half + 1]]
+    rows += [d[:third] + b[:2], a[:-3] + d[:3], a[:-3] + d[:1] + c[:2], a[:-2] + d[:3]]
+    return [Window(np.asarray(ids, dtype=np.int32), len(ids) - 2) for ids in rows]
+
+
+def close(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two ways to the same log-probabilities agree up to the rounding of the dtype; both must be finite alike."""
+    finite = torch.isfinite(ours)
+    if not torch.equal(finite, torch.isfinite(theirs)):
+        return False
+    difference = (ours - theirs)[finite].abs()
+    if not len(difference):
+        return True
+    if dtype in (torch.float32, torch.float64):
+        return bool(difference.max() < 1e-3)
+    return bool(difference.mean() < 0.15)
+
+
+@contextmanager
+def in_float32(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, half-precision weights are float32, where a wrong mask cannot hide in rounding (in bfloat16 two plain
+    batches already differ by 0.1 nats a token). Both conversions are exact. Models that would not fit so stay as they
+    are, and the probe is looser."""
+    low = [t for t in (*model.parameters(), *model.buffers()) if t.dtype in (torch.bfloat16, torch.float16)]
+    if 4 * sum(t.numel() for t in low) > available_bytes(str(model.device)) // 2:
+        yield
+        return
+    dtypes = [t.dtype for t in low]
+    for tensor in low:
+        tensor.data = tensor.data.float()
+    try:
+        yield
+    finally:
+        for tensor, dtype in zip(low, dtypes, strict=True):
+            tensor.data = tensor.data.to(dtype)
+
+
+def depends_on_neighbours(config: dict[str, Any]) -> bool:
+    """Rotary embeddings that stretch with the longest sequence of a batch: such sequences must be alone."""
+    rope = config.get("rope_parameters") or {}
+    kinds = {rope.get("rope_type")} | {part.get("rope_type") for part in rope.values() if isinstance(part, dict)}
+    return bool(kinds & {"dynamic", "longrope"})
