@@ -9,6 +9,7 @@ from typing import Any
 _CPU_ROWS = 2048
 """More rows make matrix products no faster on CPUs, only memory larger."""
 _CUDA_ROWS = 16_384
+_GENERATION_POSITIONS = 16_384
 _SHARE = 8
 """A batch may take one part in so many of the free memory."""
 
@@ -30,18 +31,25 @@ def available_bytes(device: str = "cpu") -> int:
     return max(free, 64 << 20)
 
 
-def bytes_per_row(config: dict[str, Any], itemsize: int) -> int:
-    """Rough size of what one token row needs in a forward pass: activations of a layer, and keys and values of all."""
+def bytes_per_position(config: dict[str, Any], itemsize: int) -> int:
+    """Size of the keys and values of one token in all layers."""
     hidden = int(config.get("hidden_size") or config.get("n_embd") or 1024)
-    inner = int(config.get("intermediate_size") or 4 * hidden)
     layers = int(config.get("num_hidden_layers") or config.get("n_layer") or 24)
     heads = int(config.get("num_attention_heads") or config.get("n_head") or 16)
     width = int(config.get("head_dim") or hidden // heads)
-    kv_heads = int(config.get("num_key_value_heads") or heads)
-    return itemsize * (16 * hidden + 4 * inner + 6 * heads * width + 2 * layers * kv_heads * width)
+    return itemsize * 2 * layers * width * int(config.get("num_key_value_heads") or heads)
 
 
 def batch_rows(config: dict[str, Any], itemsize: int, device: str) -> int:
-    """Token rows of a batch."""
+    """Token rows of a scoring batch, from a rough size of a layer's activations and of all keys and values."""
+    hidden = int(config.get("hidden_size") or config.get("n_embd") or 1024)
+    inner = int(config.get("intermediate_size") or 4 * hidden)
+    row = itemsize * (22 * hidden + 4 * inner) + bytes_per_position(config, itemsize)
     most = _CUDA_ROWS if device.startswith("cuda") else _CPU_ROWS
-    return max(64, min(most, available_bytes(device) // _SHARE // bytes_per_row(config, itemsize)))
+    return max(64, min(most, available_bytes(device) // _SHARE // row))
+
+
+def generation_positions(config: dict[str, Any], itemsize: int, device: str) -> int:
+    """Positions (prompts and new tokens of all rows) whose keys and values a generation batch may hold."""
+    room = available_bytes(device) // _SHARE // max(1, bytes_per_position(config, itemsize))
+    return max(64, min(_GENERATION_POSITIONS, room))

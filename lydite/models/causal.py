@@ -21,7 +21,7 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from lydite.engine.budget import batch_rows
+from lydite.engine.budget import batch_rows, generation_positions
 from lydite.engine.decode import Generator
 from lydite.engine.head import OwnLogits
 from lydite.engine.linear import Choice
@@ -32,15 +32,13 @@ from lydite.models import store
 from lydite.types import Failure, GenerateRequest, LogProbs, ModelInfo, Output, Request, ScoreRequest, Usage
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
-_GENERATION_SHARE = 8
-"""Rows x positions of a generation batch, in units of a scoring batch's rows."""
 
 
 class CausalSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `--set key=value` may say about a causal model."""
 
     batch_tokens: int | None = None
-    """Token rows of a scoring batch; None: from the machine's memory."""
+    """Token rows of a scoring batch, positions of a generation batch; None: from the machine's memory."""
     max_tokens: int | None = None
     """Longest sequence; None: what the model's config says."""
     device_map: str | dict[str, Any] | None = None
@@ -189,7 +187,8 @@ def load_causal(
         model = _load_weights(folder, dtype, device, chosen)
         config = model.config.get_text_config().to_dict()
         parameters = model.num_parameters()  # counted before a kernel takes weights out of the modules
-        rows = chosen.batch_tokens or batch_rows(config, model.dtype.itemsize, str(model.device))
+        size = config, model.dtype.itemsize, str(model.device)
+        rows = chosen.batch_tokens or batch_rows(*size)
         scorer = Scorer(model, batch_tokens=rows, plain=not chosen.packing)
         tokenizer = tokenizer_read.result()
         scorer.use_kernel(chosen.kernel)
@@ -199,7 +198,7 @@ def load_causal(
             wants_bos=str(config.get("model_type", "")).startswith("gemma") or None,
             chat_options=chosen.chat_options,
         )
-        generator = Generator(model, encoder, batch_tokens=_GENERATION_SHARE * rows)
+        generator = Generator(model, encoder, batch_tokens=chosen.batch_tokens or generation_positions(*size))
         info = ModelInfo(
             name=name,
             family="causal",

@@ -126,6 +126,14 @@ def test_batches_are_full() -> None:
     assert all(len(batch.ids) > 500 - 64 for batch in batches[:-1])
 
 
+def test_a_document_that_fits_a_batch_is_not_cut() -> None:
+    windows = [window([i, *range(50, 250)], 1) for i in range(20)]
+    batches = make_plan(windows, batch_tokens=500, block_rows=64)
+    assert [len(batch.ids) for batch in batches] == [400] * 10
+    assert all(not block.anchor for batch in batches for block in batch.blocks)
+    check(windows, batches)
+
+
 def test_a_document_longer_than_a_batch_continues_in_the_next() -> None:
     windows = [window(list(range(1000)), 1)]
     batches = make_plan(windows, batch_tokens=300)
