@@ -151,7 +151,8 @@ def _requests(task: Task, run: Run, sample: Sample) -> tuple[Request, ...]:
             options = _decoding(request.decoding, run.config["decoding"])
             request = msgspec.structs.replace(request, decoding=options, seed=seed)
         requests.append(request)
-    assert requests, f"{task.name} made no request for {sample.id}"
+    if not requests:
+        raise TaskError(f"{task.name} made no request for sample {sample.id}; its view must return at least one")
     return tuple(requests)
 
 
@@ -265,17 +266,22 @@ def summarise(task: Task, run: Run, results: Sequence[_Result]) -> tuple[Estimat
         ]
         if not rows:
             continue  # a view may give fewer metrics: generated letters have no Brier score
-        assert len(rows) == len(results), (
-            f"{task.name} gave {len(rows)} scores {metric.name} for {len(results)} samples"
-        )
+        if len(rows) != len(results):
+            raise TaskError(
+                f"{task.name} gave {len(rows)} scores {metric.name} for {len(results)} samples; its `score` must return "
+                'one of each metric for every sample, with status "error" where a request failed'
+            )
         chances = [task.chance(result.sample).get(metric.name) for result, score in rows if score.value is not None]
         known = [chance for chance in chances if chance is not None]
-        value = estimate(
-            metric,
-            [score for _, score in rows],
-            clusters=[result.sample.cluster for result, _ in rows],
-            chance=sum(known) / len(known) if known and len(known) == len(chances) else None,
-        )
+        try:
+            value = estimate(
+                metric,
+                [score for _, score in rows],
+                clusters=[result.sample.cluster for result, _ in rows],
+                chance=sum(known) / len(known) if known and len(known) == len(chances) else None,
+            )
+        except ValueError as error:  # statistics that are missing or of unequal length, values that are no proportions
+            raise TaskError(f"{task.name}: {error}") from error
         estimates.append(msgspec.structs.replace(value, signature=signature(run, value)))
     if not estimates:
         raise TaskError(f"{task.name} scores none of its metrics; its `score` must return a Score for each of them")

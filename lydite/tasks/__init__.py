@@ -104,6 +104,7 @@ def unknown(name: str, known: Iterable[str], what: str = "task") -> str:
 
 
 def _load_path(path: Path) -> Task:
-    from lydite.tasks.own import load_python_file, load_task_file
+    from lydite.tasks.own import load_task_file
+    from lydite.tasks.python_file import load_python_file
 
     return load_task_file(path) if path.suffix == ".toml" else load_python_file(path)

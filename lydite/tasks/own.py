@@ -1,4 +1,4 @@
-"""Own data: a task from a TOML file over rows, or from a Python file with a function `task()`.
+"""Own data: a task from a TOML file over rows. (One from a Python file: lydite.tasks.python_file.)
 
     [task]
     name = "openbookqa"
@@ -9,26 +9,20 @@
     gold = "{{gold}}"
 
 Every key is known here or refused. Values with {{}} are templates over the columns of a row. A mistake in a row is one
-line with file and line number. A Python file runs as code, so it is only ever loaded from a path that was given.
+line with file and line number.
 """
 
 import difflib
-import importlib.util
-import sys
 import tomllib
-import traceback
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from lydite.data.files import check_file, read_text
-from lydite.errors import LyditeError, TaskError
+from lydite.errors import TaskError
 from lydite.metrics.extract import parse_rules
 from lydite.metrics.text import NORMALIZATIONS, Normalization
-from lydite.tasks.common import fingerprint
 from lydite.types import Task
 
 Kind = Literal["multiple_choice", "minimal_pairs", "last_word", "generation", "heldout"]
@@ -168,42 +162,3 @@ def _checked(path: Path, file: TaskFile) -> TaskFile:
     except ValueError as error:
         raise TaskError(f"{path}: {error}") from error
     return file
-
-
-def load_python_file(path: Path) -> Task:
-    """The Task that the function `task()` of a Python file returns. Runs the file."""
-    check_file(path)
-    name = f"lydite_task_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None, f"{path} has no loader"
-    loader = spec.loader
-    assert loader is not None, f"{path} has no loader"
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickling look their module up by name.
-    sys.modules[name] = module
-    _call(path, lambda: loader.exec_module(module))
-    make: Any = vars(module).get("task")
-    if not callable(make):
-        raise TaskError(f"{path}: no function task(); define one that returns a lydite.types.Task")
-    task = _call(path, make)
-    if not isinstance(task, Task):
-        raise TaskError(f"{path}: task() returned a {type(task).__name__}, and a lydite.types.Task is needed")
-    return replace(
-        task,
-        fingerprint=task.fingerprint or fingerprint([task.name], [path]),
-        origin={**task.origin, "task_file": str(path.resolve())},
-    )
-
-
-def _call(path: Path, function: Callable[[], Any]) -> Any:
-    """What the function of a user's file returns; whatever it raises becomes one line that names the place."""
-    try:
-        return function()
-    except LyditeError:
-        raise
-    except SyntaxError as error:
-        raise TaskError(f"{error.filename or path}, line {error.lineno}: {error.msg}") from error
-    except Exception as error:
-        places = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = f", line {places[-1].lineno}" if places else ""
-        raise TaskError(f"{path}{line}: {type(error).__name__}: {error}") from error
