@@ -28,3 +28,9 @@ class Entry:
     weighting: Literal["samples", "tasks"] = "samples"
     listed: bool = True
     """Whether `lydite tasks` shows it without --all: subjects and paradigms are shown as one group."""
+    splits: str = ""
+    """Sizes of the official splits and which one is evaluated, for docs/tasks.md."""
+    chance: str = ""
+    """What guessing gets, in words, where a number needs data: "acc 0.5, mcc 0"."""
+    defects: str = ""
+    """What is known to be wrong with the data, the wording or the usual metric."""

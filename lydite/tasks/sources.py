@@ -7,9 +7,9 @@ so a task can score stored outputs on a machine without its data; a missing file
 import importlib.util
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lydite.data.files import Row
 from lydite.errors import DataError
@@ -31,6 +31,10 @@ class Source:
     """Split to its name on the hub."""
     revision: str | None = None
     """On the hub; "refs/convert/parquet" where the main branch is a loading script, which `datasets` no longer runs."""
+    beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """File name to names in the same folder that `read` opens too, so that they count in the fingerprint."""
+    reshape: Callable[[Iterable[Row]], Iterator[Row]] | None = None
+    """Rows of the hub to rows as `read` gives them, where the two differ in more than names."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class Found:
         elif self.is_local or not hub_is_possible():
             raise self._missing(split)
         else:
-            yield from enumerate(self._from_hub(split), 1)
+            rows = enumerate(self._from_hub(split), 1)
+            yield from self.source.reshape(rows) if self.source.reshape else rows
 
     def place(self, split: str) -> str:
         """How error messages call a split."""
@@ -65,7 +70,9 @@ class Found:
     def fingerprint(self, *parts: str) -> str:
         """Hash of the parts and of the data files, or of their name on the hub."""
         hub = () if self.is_local else (self.source.repository, self.source.configuration or "")
-        return fingerprint([self.name, *parts, *hub], list(self.paths.values()))
+        files = list(self.paths.values())
+        files += [path.parent / name for path in files for name in self.source.beside.get(path.name, ())]
+        return fingerprint([self.name, *parts, *hub], files)
 
     @property
     def origin(self) -> dict[str, str]:
@@ -127,17 +134,20 @@ def find(name: str, source: Source, data_dir: Path | None) -> Found:
     return Found(name, source, folder, paths)
 
 
-def samples_of(found: Found, make: Callable[[str, dict[str, Any]], Sample | None]) -> Samples:
+def samples_of(
+    found: Found, make: Callable[[str, dict[str, Any]], Sample | None], *, ids: Literal["line", "row"] = "line"
+) -> Samples:
     """Samples by split, each made by `make` from (id, row); None leaves a row out.
 
-    The id is the line number, marked with the split where examples come from, so that the two never meet.
+    The id is the line number, or the number of the row from 0 (the same in a file with a header and on the hub), marked
+    with the split where examples come from, so that the two never meet.
     """
 
     def samples(split: str) -> Iterator[Sample]:
         mark = "" if split == "test" else f"{split}-"
-        for line, row in found.rows(split):
+        for number, (line, row) in enumerate(found.rows(split)):
             try:
-                sample = make(f"{mark}{line}", row)
+                sample = make(f"{mark}{line if ids == 'line' else number}", row)
             except (KeyError, IndexError, TypeError, ValueError) as error:
                 what = f"no column {error}" if isinstance(error, KeyError) else str(error)
                 raise DataError(
