@@ -5,8 +5,8 @@
     OUT/groups.json                    GroupEstimates of every model
 
 Contract: killed at any moment, nothing finished is lost. A line is one write to the operating system; a torn last
-line is dropped when the folder is opened again, any other damage is an error. Files that are replaced are written
-beside and renamed. A lock file keeps a second process out. No torch here: reports, comparisons and re-scoring start
+line is dropped when the folder is opened again, and so are samples that failed for a passing reason (a server that was
+away); any other damage is an error. Files that are replaced are written beside and renamed. A lock file keeps a second process out. No torch here: reports, comparisons and re-scoring start
 from the folder alone.
 """
 
@@ -17,22 +17,55 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from lydite.errors import DataError, RunError
-from lydite.types import GroupEstimates, Run, SampleRecord
+from lydite.types import Failure, GroupEstimates, Run, SampleRecord
 
 SCHEMA = 1
 LONGEST_NAME = 120
 """In bytes; file systems allow 255."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+R = TypeVar("R", bound=msgspec.Struct)
 _LINE = msgspec.json.Decoder(SampleRecord)
 
 
 def content_hash(value: Any, length: int = 12) -> str:
     """Hex digest of a JSON-able value; key order does not matter."""
-    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()[:length]
+    return hashlib.sha256(encode(value, "sorted")).hexdigest()[:length]
+
+
+def encode(value: Any, order: Literal["sorted"] | None = None) -> bytes:
+    """Strict JSON. Lone surrogates, which no encoding of text has, are stored as U+FFFD."""
+    try:
+        return msgspec.json.encode(value, order=order)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_replaced(msgspec.to_builtins(value))[0], order=order)
+
+
+def well_formed(record: R) -> tuple[R, int]:
+    """The record with U+FFFD in place of lone surrogates, and how many there were."""
+    try:
+        msgspec.json.encode(record)
+    except UnicodeEncodeError:
+        plain, count = _replaced(msgspec.to_builtins(record))
+        return msgspec.convert(plain, type(record)), count
+    return record, 0
+
+
+def _replaced(value: Any) -> tuple[Any, int]:
+    """The same JSON value without lone surrogates, and how many there were."""
+    if isinstance(value, str):
+        return _SURROGATE.subn("\ufffd", value)
+    if isinstance(value, dict):
+        found = [(_replaced(key), _replaced(item)) for key, item in value.items()]
+        return {key: item for (key, _), (item, _) in found}, sum(a + b for (_, a), (_, b) in found)
+    if isinstance(value, list | tuple):
+        items = [_replaced(item) for item in value]
+        return [item for item, _ in items], sum(count for _, count in items)
+    return value, 0
 
 
 def safe_name(name: str) -> str:
@@ -45,8 +78,7 @@ def safe_name(name: str) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Replaces `path` by the strict JSON of `value`, or leaves it as it was."""
-    data = msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
-    write_bytes(path, data)
+    write_bytes(path, msgspec.json.format(encode(value), indent=1) + b"\n")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -104,14 +136,17 @@ class RunFolder:
                 )
         elif (folder / "samples.jsonl").exists():
             raise RunError(f"{folder} has samples but no run.json; move it away or choose another --out")
-        self.done = _recover(folder / "samples.jsonl")
+        found = _recover(folder / "samples.jsonl")
+        self.done = [record for record in found if not _is_transient(record)]
+        if len(self.done) < len(found):
+            write_samples(folder, self.done)
         if self.earlier is None:
             write_json(folder / "run.json", run)
         self._file = os.open(folder / "samples.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def append(self, record: SampleRecord) -> None:
         """Writes one finished sample. A full disk raises RunError and leaves at most a torn last line."""
-        data = msgspec.json.encode(record) + b"\n"
+        data = encode(record) + b"\n"
         try:
             written = os.write(self._file, data)
             while written < len(data):
@@ -140,6 +175,11 @@ def _recover(path: Path) -> list[SampleRecord]:
         with open(path, "r+b") as file:
             file.truncate(end)
     return records
+
+
+def _is_transient(record: SampleRecord) -> bool:
+    """Whether the sample failed for a reason that may have passed, so that it is asked again."""
+    return any(isinstance(output, Failure) and output.transient for output in record.outputs)
 
 
 def _parse(path: Path, data: bytes) -> Iterator[SampleRecord]:
@@ -207,7 +247,7 @@ def find_runs(folder: Path) -> list[Path]:
 
 def write_samples(folder: Path, records: Iterable[SampleRecord]) -> None:
     """Replaces samples.jsonl in one step (re-scoring)."""
-    write_bytes(folder / "samples.jsonl", b"".join(msgspec.json.encode(record) + b"\n" for record in records))
+    write_bytes(folder / "samples.jsonl", b"".join(encode(record) + b"\n" for record in records))
 
 
 def read_groups(out: Path) -> list[GroupEstimates]:

