@@ -72,7 +72,8 @@ class _Text:
 class Encoder:
     """Turns requests into token ids for one tokenizer and one model length.
 
-    `wants_bos`: what the model's family asks for; None leaves it to the tokenizer's own configuration.
+    `wants_bos`: what the model's family or the user asks for; None leaves it to the tokenizer's own configuration, False
+    leaves all special tokens out.
     `max_tokens`: positions that the model can take; None means no limit.
     """
 
@@ -102,6 +103,8 @@ class Encoder:
 
     def _find_prefix(self, wants_bos: bool | None) -> tuple[int, ...]:
         """The special tokens that stand before every text: what the tokenizer puts there, else the family's BOS."""
+        if wants_bos is False:
+            return ()
         plain = self.tokenizer("a", add_special_tokens=False)["input_ids"]
         full = self.tokenizer("a")["input_ids"]
         starts = [i for i in range(len(full)) if full[i : i + len(plain)] == plain]
