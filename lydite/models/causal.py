@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ from lydite.engine.budget import batch_rows, generation_positions
 from lydite.engine.decode import Generator
 from lydite.engine.head import OwnLogits
 from lydite.engine.linear import Choice
+from lydite.engine.parity import LmEvalEncoder
 from lydite.engine.score import Scored, Scorer
 from lydite.engine.tokens import Encoded, Encoder, Window
 from lydite.errors import ModelError
@@ -53,6 +54,13 @@ class CausalSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """False: never pack; for comparison."""
     kernel: Choice = "auto"
     """Matrix products on CPUs: `default`, `onednn` (prepacked weights), or `auto`, whichever is faster here."""
+    rules: Literal["lydite", "lm_eval"] = "lydite"
+    """Who says where BOS stands and how texts are joined and cut: engine/tokens.py, or lm-evaluation-harness
+    (engine/parity.py), for numbers that must equal its own."""
+    add_bos_token: bool | None = None
+    """Whether special tokens stand before every text; None: as the tokenizer and the model's family have it."""
+    prefix_token_id: int | None = None
+    """The token before an empty context; None: BOS, else EOS."""
 
 
 class CausalModel:
@@ -192,12 +200,7 @@ def load_causal(
         scorer = Scorer(model, batch_tokens=rows, plain=not chosen.packing)
         tokenizer = tokenizer_read.result()
         scorer.use_kernel(chosen.kernel)
-        encoder = Encoder(
-            tokenizer,
-            max_tokens=_max_tokens(config, tokenizer, chosen.max_tokens),
-            wants_bos=str(config.get("model_type", "")).startswith("gemma") or None,
-            chat_options=chosen.chat_options,
-        )
+        encoder = _encoder(tokenizer, config, chosen)
         generator = Generator(model, encoder, batch_tokens=chosen.batch_tokens or generation_positions(*size))
         info = ModelInfo(
             name=name,
@@ -212,6 +215,26 @@ def load_causal(
             settings=encoder.settings | _said(model, scorer, chosen),
         )
     return CausalModel(info, encoder, scorer, generator)
+
+
+def _encoder(tokenizer: PreTrainedTokenizerBase, config: Mapping[str, Any], chosen: CausalSettings) -> Encoder:
+    longest = _max_tokens(config, tokenizer, chosen.max_tokens)
+    encoder: Encoder
+    if chosen.rules == "lm_eval":
+        encoder = LmEvalEncoder(
+            tokenizer, max_tokens=longest, add_bos_token=chosen.add_bos_token, chat_options=chosen.chat_options
+        )
+    else:
+        family = str(config.get("model_type", "")).startswith("gemma") or None
+        wants = family if chosen.add_bos_token is None else chosen.add_bos_token
+        encoder = Encoder(tokenizer, max_tokens=longest, wants_bos=wants, chat_options=chosen.chat_options)
+    if chosen.prefix_token_id is not None:
+        if not 0 <= chosen.prefix_token_id < len(tokenizer):
+            raise ModelError(
+                f"prefix_token_id {chosen.prefix_token_id} is none of the tokenizer's {len(tokenizer)} tokens"
+            )
+        encoder.lead = encoder.prefix or (chosen.prefix_token_id,)
+    return encoder
 
 
 def _settings(given: Mapping[str, Any]) -> CausalSettings:
@@ -259,12 +282,19 @@ def _fingerprint(files: Sequence[Path]) -> str:
 
 
 def _load_tokenizer(folder: Path, chosen: CausalSettings) -> PreTrainedTokenizerBase:
+    # lm-evaluation-harness hands it to the tokenizer too, and some of them act on it.
+    more = (
+        {"add_bos_token": chosen.add_bos_token}
+        if chosen.rules == "lm_eval" and chosen.add_bos_token is not None
+        else {}
+    )
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder),
             trust_remote_code=chosen.trust_remote_code,
             revision=chosen.revision or "main",
             local_files_only=True,
+            **more,
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"the tokenizer in {folder} cannot be read: {_line(error)}") from error
