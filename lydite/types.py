@@ -71,18 +71,28 @@ class Decoding(Record, frozen=True, kw_only=True):
     top_k: int = 0
     """0: no limit."""
     top_p: float = 1.0
+    min_p: float = 0.0
+    """Tokens less likely than so many times the most likely one are left out."""
+    typical_p: float = 1.0
+    """Locally typical sampling: the mass of tokens whose surprise is nearest to the entropy; 1: off."""
     num_beams: int = 1
     length_penalty: float = 1.0
     repetition_penalty: float = 1.0
+    """Divides positive and multiplies negative logits of tokens that stand in the prompt or the new text."""
+    presence_penalty: float = 0.0
+    """Taken off the logits of tokens that stand in the new text."""
     stop_strings: tuple[str, ...] = ()
     """The text is cut before the first of them."""
 
     def __post_init__(self) -> None:
-        _finite("Decoding", self.temperature, self.top_p, self.length_penalty, self.repetition_penalty)
+        _finite("Decoding", self.temperature, self.top_p, self.min_p, self.typical_p, self.length_penalty)
+        _finite("Decoding", self.repetition_penalty, self.presence_penalty)
         if min(self.max_new_tokens, self.num_beams) < 1:
             raise ValueError("max_new_tokens and num_beams must be 1 or more")
-        if min(self.temperature, self.top_p, self.top_k) < 0 or self.repetition_penalty <= 0:
-            raise ValueError("temperature, top_p and top_k must be 0 or more, repetition_penalty above 0")
+        if min(self.temperature, self.top_p, self.top_k, self.min_p) < 0 or self.repetition_penalty <= 0:
+            raise ValueError("temperature, top_p, top_k and min_p must be 0 or more, repetition_penalty above 0")
+        if self.min_p > 1 or not 0 < self.typical_p <= 1:
+            raise ValueError("min_p must be 1 or less, typical_p above 0 and 1 or less")
         if "" in self.stop_strings:
             raise ValueError("an empty stop string would end every answer at once")
 

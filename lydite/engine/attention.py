@@ -11,12 +11,12 @@ plain path before trusting them (score.py does), because some architectures neve
 Shapes: T rows of the batch, H query heads, G query heads for each key head, K keys, D head width.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig, PreTrainedModel
 
-from lydite.engine.plan import Batch, Block, Ints, Keys
+from lydite.engine.plan import Batch, Block, Ints, Keep, Keys
 
 NAME = "lydite_tree"
 CHUNK_ROWS = 256
@@ -44,11 +44,19 @@ class Unsupported(Exception):
     """A model asks something of its attention that the packed tree does not compute; the plain path must be used."""
 
 
-class Store:
-    """Keys and values of pieces that later batches need: piece -> one (keys, values) a layer, each [H/G, rows, D]."""
+Layers = list[tuple[Tensor, Tensor]]
+"""Keys and values of a run of rows, one pair a layer, each [H/G, rows, D]."""
+KeepTaker = Callable[[Keep, int, Tensor, Tensor], None]
+"""Takes what a plan says to keep: the Keep, the number of the layer, keys and values [H/G, stop, D] (to be copied)."""
 
-    def __init__(self) -> None:
-        self._pieces: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+class Store:
+    """Keys and values of pieces that later batches need, and of the cached prefixes that a plan was made with."""
+
+    def __init__(self, cached: Sequence[Layers] = (), take: KeepTaker | None = None) -> None:
+        self.cached = cached
+        self.take = take
+        self._pieces: dict[int, Layers] = {}
 
     def save(self, piece: int, layer: int, keys: Tensor, values: Tensor) -> None:
         layers = self._pieces.setdefault(piece, [])
@@ -56,7 +64,7 @@ class Store:
         layers.append((keys.clone(), values.clone()))
 
     def load(self, piece: int, layer: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        keys, values = self._pieces[piece][layer]
+        keys, values = self._pieces[piece][layer] if piece >= 0 else self.cached[-1 - piece][layer]
         return keys[:, start:stop], values[:, start:stop]
 
     def drop(self, piece: int) -> None:
@@ -103,21 +111,33 @@ class _Call:
         return mask
 
 
+class Pass(Protocol):
+    """A forward pass whose attention is computed here."""
+
+    layer: int
+    """How many attention layers have been called."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
+        """query [1, H, T, D], key and value [1, H/G, T, D] -> [1, T, H, D of value]."""
+
+
 class TreePass:
-    """One batch on its way through the layers."""
+    """One batch of a plan on its way through the layers."""
 
     def __init__(self, batch: Batch, store: Store) -> None:
         self.batch = batch
         self.store = store
         self.layer = 0
-        """How many attention layers have been called."""
         self._calls: dict[int | None, list[_Call]] = {}
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
-        """query [1, H, T, D], key and value [1, H/G, T, D] -> [1, T, H, D of value]."""
+        """As in Pass; rows as the batch lays them out."""
         keys, values = key[0], value[0]
         for piece, start, stop in self.batch.saves:
             self.store.save(piece, self.layer, keys[:, start:stop], values[:, start:stop])
+        for keep in self.batch.keeps:
+            assert self.store.take is not None
+            self.store.take(keep, self.layer, *self._gather(keep.runs, keys, values))
         window = None if rule.window is None or rule.window > int(self.batch.positions.max()) else rule.window
         if window not in self._calls:
             self._calls[window] = [
@@ -225,7 +245,7 @@ def _trim(run: Keys, lowest: int, window: int | None) -> Keys:
 
 # ----------------------------------------------------------------------------- what transformers calls
 
-_ACTIVE: ContextVar[TreePass | None] = ContextVar("lydite_tree_pass", default=None)
+_ACTIVE: ContextVar[Pass | None] = ContextVar("lydite_pass", default=None)
 
 
 def _attention(
@@ -272,13 +292,21 @@ AttentionMaskInterface.register(NAME, _mask)
 
 
 @contextmanager
-def active(model: PreTrainedModel, tree_pass: TreePass) -> Iterator[None]:
-    """Inside, `model` attends as `tree_pass` says; afterwards it has its own attention back."""
+def attached(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, `model` calls our attention; afterwards it has its own back."""
     before = model.config._attn_implementation
-    token = _ACTIVE.set(tree_pass)
     model.set_attn_implementation(NAME)
     try:
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+@contextmanager
+def active(one: Pass) -> Iterator[None]:
+    """Inside, an attached model attends as `one` says."""
+    token = _ACTIVE.set(one)
+    try:
+        yield
+    finally:
         _ACTIVE.reset(token)

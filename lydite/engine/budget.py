@@ -9,7 +9,8 @@ from typing import Any
 _CPU_ROWS = 2048
 """More rows make matrix products no faster on CPUs, only memory larger."""
 _CUDA_ROWS = 16_384
-_GENERATION_POSITIONS = 16_384
+_GENERATION_POSITIONS = 65_536
+_PREFIX_BYTES = 1 << 29
 _SHARE = 8
 """A batch may take one part in so many of the free memory."""
 
@@ -47,6 +48,11 @@ def batch_rows(config: dict[str, Any], itemsize: int, device: str) -> int:
     row = itemsize * (22 * hidden + 4 * inner) + bytes_per_position(config, itemsize)
     most = _CUDA_ROWS if device.startswith("cuda") else _CPU_ROWS
     return max(64, min(most, available_bytes(device) // _SHARE // row))
+
+
+def prefix_bytes(device: str) -> int:
+    """What prefixes that are kept between blocks of requests may take."""
+    return min(_PREFIX_BYTES, available_bytes(device) // (4 * _SHARE))
 
 
 def generation_positions(config: dict[str, Any], itemsize: int, device: str) -> int:

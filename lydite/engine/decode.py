@@ -1,213 +1,290 @@
-"""Text generation: prompts in batches of like lengths, through transformers' `generate`.
+"""Text generation with shared prompt prefixes, one key/value store, and rows that come and go.
+
+Prompts go through the network as a packed prefix tree (plan.py), so what several begin with is computed once. Then all
+running texts take a step together; a text that is done leaves its slot, and when enough slots are free the next prompts
+take them. Beam search, and models that cannot be packed, go through transformers' `generate` (decode_plain.py).
 
 Contract: the same rules as for scoring decide what stands before the prompt; a prompt that leaves no room for
-`max_new_tokens` is cut from the left and counted; text is cut before the first stop string, also where that spans
-several tokens; sampled requests are generated one by one, each with a generator keyed by (seed, sample, index), so that
-their text does not depend on what else is asked.
+`max_new_tokens` is cut from the left and counted; a text depends on its request alone, not on what else is asked.
 """
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
 
-from lydite.engine.tokens import Encoder
+from lydite.engine import attention
+from lydite.engine.attention import Layers, Store
+from lydite.engine.decode_plain import PlainGenerator
+from lydite.engine.plan import SHARED_TOKENS, Keep, common, make_plan
+from lydite.engine.sampling import choose, has_penalty, make_generator
+from lydite.engine.score import Scorer
+from lydite.engine.slots import Slots, StepPass
+from lydite.engine.texts import Prompt, Texts
+from lydite.engine.tokens import Encoder, Window
 from lydite.types import Completion, Decoding, Failure, GenerateRequest
 
-MAX_ROWS = 32
-_TAIL = 4
-"""Prompt tokens that are decoded along with new ones, because some tokenizers drop a leading space."""
+MAX_ROWS = 64
+_NAN = Failure(reason="not a number among the model's probabilities")
+Watcher = Callable[[int, int], None]
+"""Is told (index of the request, token) as soon as a token is chosen."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    index: int
-    ids: list[int]
-    num_truncated: int
+@dataclass(slots=True)
+class Text:
+    """A text that is being generated."""
 
+    prompt: Prompt
+    decoding: Decoding
+    generator: np.random.Generator
+    new: list[int] = field(default_factory=list)
 
-class StopStrings(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped
-    """A row is done when one of the strings occurs in the text generated so far."""
-
-    def __init__(self, encoder: Encoder, stops: Sequence[str], start: int) -> None:
-        self.encoder = encoder
-        self.stops = stops
-        self.start = start
-        """Where new tokens begin in the rows."""
-        self.tail = max(len(stop.encode()) for stop in stops) + 8
-
-    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        """input_ids [rows, length] -> [rows], whether each is done."""
-        recent = input_ids[:, max(self.start, input_ids.shape[1] - self.tail) :].tolist()
-        texts = [self.encoder.decode(ids) for ids in recent]
-        done = [any(stop in text for stop in self.stops) for text in texts]
-        return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
-
-
-class Watch(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
-    """Notes rows whose logits are not numbers (`generate` would go on with them) and lets them run on zeros."""
-
-    def __init__(self) -> None:
-        self.broken: Tensor | None = None
-        """[rows], or [rows x beams]"""
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        bad = scores.isnan().any(dim=-1)
-        self.broken = bad if self.broken is None else self.broken | bad
-        return scores.masked_fill(bad[:, None], 0.0)
-
-    def rows(self, count: int) -> list[bool]:
-        """For each of `count` prompts, whether it met one."""
-        assert self.broken is not None
-        return [bool(bad) for bad in self.broken.view(count, -1).any(dim=1)]
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the most likely token is all that matters."""
+        return not self.decoding.do_sample and not has_penalty(self.decoding)
 
 
 class Generator:
-    """Generates with one transformers decoder; `batch_tokens` bounds rows x (prompt + new tokens) of a batch."""
+    """Generates with the model of a Scorer; `batch_tokens` bounds the positions whose keys and values are held."""
 
-    def __init__(self, model: PreTrainedModel, encoder: Encoder, *, batch_tokens: int) -> None:
-        self.model = model
+    def __init__(self, scorer: Scorer, encoder: Encoder, *, batch_tokens: int, prompt_lookup: int = 0) -> None:
+        self.scorer = scorer
         self.encoder = encoder
+        self.texts = Texts(scorer.model, encoder)
+        self.plain = PlainGenerator(scorer.model, self.texts, batch_tokens=batch_tokens)
         self.batch_tokens = batch_tokens
-        self.eos = _eos_ids(model, encoder)
-        pad = encoder.tokenizer.pad_token_id
-        self.pad = pad if pad is not None else (min(self.eos) if self.eos else 0)
-        model.generation_config = GenerationConfig()  # a checkpoint's own decoding defaults must not leak in
+        self.prompt_lookup = prompt_lookup
+        """How many tokens are guessed from the text before where all texts are greedy; 0: none."""
+        self.watch: Watcher | None = None
+        self.num_requested = 0
         self.num_computed = 0
         self.num_generated = 0
 
     def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[tuple[int, Completion | Failure]]:
-        """Yields (index, Completion) as batches finish."""
-        texts = [self.encoder.render(r.messages) if r.messages else r.prompt for r in requests]
-        ready: dict[Decoding, list[_Prompt]] = {}
-        for index, ids in enumerate(self.encoder.prompt_ids(texts)):
-            prompt = self._fit(index, ids, requests[index].decoding)
+        """Yields (index, Completion) as texts are done."""
+        rendered = [self.encoder.render(r.messages) if r.messages else r.prompt for r in requests]
+        own: list[Prompt] = []
+        plain: list[Prompt] = []
+        for index, ids in enumerate(self.encoder.prompt_ids(rendered)):
+            prompt = self.texts.fit(index, ids, requests[index].decoding)
             if isinstance(prompt, Failure):
                 yield index, prompt
-            else:
-                ready.setdefault(requests[index].decoding, []).append(prompt)
-        for decoding, prompts in ready.items():
-            for batch in self._batches(prompts, decoding):
-                for prompt, answer in zip(batch, self._run(batch, requests, decoding), strict=True):
-                    yield prompt.index, answer
+                continue
+            self.num_requested += len(prompt.ids)
+            packed = self.scorer.can_decode and requests[index].decoding.num_beams == 1
+            (own if packed else plain).append(prompt)
+        if own:
+            run = _Run(self, [Text(p, requests[p.index].decoding, make_generator(requests[p.index])) for p in own])
+            for text, answer in run.answers():
+                yield text.prompt.index, answer
+        before = self.plain.num_computed
+        for prompt, answer in self.plain.generate(plain, requests):
+            self.num_computed += self.plain.num_computed - before
+            before = self.plain.num_computed
+            self.num_generated += answer.num_tokens if isinstance(answer, Completion) else 0
+            yield prompt.index, answer
 
-    def _fit(self, index: int, ids: list[int], decoding: Decoding) -> _Prompt | Failure:
-        longest = self.encoder.max_tokens
-        if not ids:
-            return Failure(reason="the prompt is empty and the tokenizer has neither BOS nor EOS to begin with")
-        if longest is None:
-            return _Prompt(index, ids, 0)
-        room = longest - decoding.max_new_tokens
-        if room < 1 + len(self.encoder.prefix):
-            return Failure(
-                reason=f"max_new_tokens {decoding.max_new_tokens} leaves no room for a prompt in the model's {longest} tokens"
-            )
-        return _Prompt(index, *self.encoder.fit(ids, room))
 
-    def _batches(self, prompts: list[_Prompt], decoding: Decoding) -> Iterator[list[_Prompt]]:
-        """Prompts of like lengths together; sampled ones alone."""
-        queue = sorted(prompts, key=lambda p: len(p.ids), reverse=True)
-        while queue:
-            width = (len(queue[0].ids) + decoding.max_new_tokens) * max(1, decoding.num_beams)
-            count = 1 if decoding.do_sample else max(1, min(MAX_ROWS, self.batch_tokens // width))
-            yield queue[:count]
-            queue = queue[count:]
+class _Run:
+    """One call's texts on their way: waiting, running in slots [0, len(running)), done."""
 
-    def _run(
-        self, batch: list[_Prompt], requests: Sequence[GenerateRequest], decoding: Decoding
-    ) -> list[Completion | Failure]:
-        width = max(len(prompt.ids) for prompt in batch)
-        ids = torch.full((len(batch), width), self.pad, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(batch):
-            ids[row, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
-            mask[row, width - len(prompt.ids) :] = 1
-        watch, stops = Watch(), StoppingCriteriaList()
-        if decoding.stop_strings:
-            stops.append(StopStrings(self.encoder, decoding.stop_strings, width))
-        with torch.inference_mode(), torch.random.fork_rng():
-            if decoding.do_sample:
-                torch.manual_seed(_seed(requests[batch[0].index]))
-            out = self.model.generate(
-                ids.to(self.model.device),
-                attention_mask=mask.to(self.model.device),
-                generation_config=self._config(decoding),
-                stopping_criteria=stops,
-                logits_processor=LogitsProcessorList([watch]),
-            )
-        self.num_computed += int(mask.sum())
-        return [
-            Failure(reason="not a number among the model's probabilities")
-            if bad
-            else self._finish(prompt, row, decoding)
-            for prompt, row, bad in zip(batch, out[:, width:].tolist(), watch.rows(len(batch)), strict=True)
-        ]
+    def __init__(self, owner: Generator, texts: list[Text]) -> None:
+        self.owner = owner
+        self.scorer = owner.scorer
+        self.waiting = sorted(texts, key=lambda text: len(text.prompt.ids))  # taken from the end: longest first
+        self.running: list[Text] = []
+        shared = _shared_prefix([text.prompt.ids for text in texts])
+        width = max(len(text.prompt.ids) + text.decoding.max_new_tokens for text in texts)
+        width += owner.prompt_lookup - shared
+        rows = max(1, min(MAX_ROWS, len(texts), (owner.batch_tokens - shared) // width))
+        self.slots = Slots(rows, width, num_shared=shared)
 
-    def _config(self, decoding: Decoding) -> GenerationConfig:
-        options: dict[str, Any] = {
-            "max_new_tokens": decoding.max_new_tokens,
-            "do_sample": decoding.do_sample,
-            "num_beams": decoding.num_beams,
-            "repetition_penalty": decoding.repetition_penalty,
-            "eos_token_id": sorted(self.eos) or None,
-            "pad_token_id": self.pad,
-        }
-        if decoding.do_sample:
-            options |= {"temperature": decoding.temperature, "top_k": decoding.top_k, "top_p": decoding.top_p}
-        if decoding.num_beams > 1:
-            options["length_penalty"] = decoding.length_penalty
-        return GenerationConfig(**options)
+    def answers(self) -> Iterator[tuple[Text, Completion | Failure]]:
+        """Yields each text when it is done."""
+        with torch.inference_mode(), attention.attached(self.scorer.model):
+            while self.waiting or self.running:
+                free = self.slots.rows - len(self.running)
+                if self.waiting and (free >= max(1, self.slots.rows // 4) or not self.running):
+                    yield from self._admit(free)
+                if self.running:
+                    yield from self._step()
 
-    def _finish(self, prompt: _Prompt, new: list[int], decoding: Decoding) -> Completion:
-        """Cut at the end-of-sequence token and before the first stop string."""
-        end = next((i for i, token in enumerate(new) if token in self.eos), None)
-        ids = new if end is None else new[:end]
-        text, count = self._text(prompt, ids, skip_special=True), len(ids)
-        stopped = end is not None
-        raw = self._text(prompt, ids)
-        if any(stop in raw for stop in decoding.stop_strings):
-            stopped = True
-            low, high = 1, len(ids)  # the fewest tokens whose text holds a stop string
-            while low < high:
-                middle = (low + high) // 2
-                found = any(stop in self._text(prompt, ids[:middle]) for stop in decoding.stop_strings)
-                low, high = (low, middle) if found else (middle + 1, high)
-            count = low
-            text = self._text(prompt, ids[:count], skip_special=True)
-            text = text[: min((text.find(stop) for stop in decoding.stop_strings if stop in text), default=len(text))]
-        self.num_generated += count + (end is not None)
-        return Completion(
-            text=text, num_tokens=count, finish="stop" if stopped else "length", num_truncated=prompt.num_truncated
+    # ---------------------------------------------------------------------------------------- prompts
+
+    def _admit(self, free: int) -> Iterator[tuple[Text, Completion | Failure]]:
+        """The next prompts go through the network and take free slots."""
+        texts = [self.waiting.pop() for _ in range(min(free, len(self.waiting)))]
+        first = len(self.running)
+        states = self._prefill(texts, first, share=True)
+        if bool(states.isnan().any()):
+            states = self._prefill_singly(texts, first)
+        self.running.extend(texts)
+        rows = range(first, len(self.running))
+        yield from self._take(rows, [states[row - first : row - first + 1] for row in rows], None)
+
+    def _prefill_singly(self, texts: Sequence[Text], first: int) -> Tensor:
+        """As `_prefill`, each prompt by itself, because not-a-number spreads inside a block."""
+        if not first:  # what was just kept may be spoilt
+            self.slots.shared = None
+            self.scorer.prefixes.clear()
+        states = []
+        for row, text in enumerate(texts):
+            known = self.slots.shared
+            states.append(self._prefill([text], first + row, share=False)[0])
+            if bool(states[-1].isnan().any()):
+                self.slots.shared = known
+        return torch.stack(states)
+
+    def _prefill(self, texts: Sequence[Text], first: int, *, share: bool) -> Tensor:
+        """Run the prompts and fill slots from `first` on; the states [texts, D] of their last tokens."""
+        windows = [_window(text.prompt.ids) for text in texts]
+        cached = self.scorer.prefixes.find(windows) if share else []
+        kept: Layers = []
+
+        def take(keep: Keep, layer: int, keys: Tensor, values: Tensor) -> None:
+            self.slots.write(first + keep.path, layer, keys, values)
+            if self.slots.shared is None and self.slots.num_shared and keep.path == 0:
+                size = self.slots.num_shared
+                kept.append((keys[:, :size].clone(), values[:, :size].clone()))
+
+        store = Store([layers for _, layers in cached], take)
+        plan = make_plan(
+            windows,
+            batch_tokens=self.scorer.batch_tokens,
+            share=share,
+            cached=[ids for ids, _ in cached],
+            keep="ends",
         )
+        states: list[Tensor] = [torch.empty(0)] * len(texts)
+        for batch in plan:
+            out = self.scorer.forward_packed(batch, store)
+            self.owner.num_computed += len(batch.ids)
+            for read in batch.reads:
+                states[read.path] = out[read.row]
+        if kept:
+            self.slots.shared = kept
+        if kept and share:
+            self.scorer.prefixes.put(np.asarray(texts[0].prompt.ids[: self.slots.num_shared]), kept)
+        return torch.stack(states)
 
-    def _text(self, prompt: _Prompt, ids: list[int], *, skip_special: bool = False) -> str:
-        """What the new tokens add to the prompt's text."""
-        before = prompt.ids[-_TAIL:]
-        head = self.encoder.decode(before, skip_special=skip_special)
-        whole = self.encoder.decode(before + ids, skip_special=skip_special)
-        return whole[len(head) :] if whole.startswith(head) else self.encoder.decode(ids, skip_special=skip_special)
+    # ------------------------------------------------------------------------------------------ steps
+
+    def _step(self) -> Iterator[tuple[Text, Completion | Failure]]:
+        """All running texts take one step (or several tokens at once where a guess is right)."""
+        guesses = self._guesses()
+        width = 1 + max(len(guess) for guess in guesses)
+        ids = [
+            [text.new[-1], *guess, *[0] * (width - 1 - len(guess))]
+            for text, guess in zip(self.running, guesses, strict=True)
+        ]
+        step = StepPass(self.slots, len(self.running), width)
+        device = self.scorer.model.device
+        with attention.active(step):
+            states = self.scorer.forward(
+                torch.tensor(ids, device=device).view(1, -1), position_ids=step.positions[None].to(device)
+            )
+        self.owner.num_computed += len(states)
+        rows = range(len(self.running))
+        yield from self._take(rows, [states[row * width : (row + 1) * width] for row in rows], (step, guesses))
+
+    def _guesses(self) -> list[list[int]]:
+        """What may come next, read off the text before; nothing unless all running texts are greedy."""
+        most = self.owner.prompt_lookup
+        if not most or not all(text.is_greedy for text in self.running):
+            return [[] for _ in self.running]
+        return [look_up(text.prompt.ids + text.new, most) for text in self.running]
+
+    def _take(
+        self, rows: range, states: Sequence[Tensor], step: tuple[StepPass, list[list[int]]] | None
+    ) -> Iterator[tuple[Text, Completion | Failure]]:
+        """Choose the next tokens of these texts from their states [1 + guesses, D]; those that are done leave."""
+        flat = torch.cat(list(states))
+        need_all = [not text.is_greedy for text in self.running[rows.start : rows.stop]]
+        best, bad, logits = self._read(flat, any(need_all))
+        done: list[tuple[int, Completion | Failure]] = []
+        at, taken = 0, []
+        for row, some in zip(rows, states, strict=True):
+            text = self.running[row]
+            here, at = at, at + len(some)
+            guess = step[1][row] if step else []
+            broken = bad[here]
+            count = 0
+            for place in range(1 + len(guess)):  # a guess counts while the model would have said the same
+                if bad[here + place]:
+                    break
+                token = best[here + place]
+                if logits is not None and not text.is_greedy:
+                    token = choose(logits[here + place], text.decoding, text.prompt.ids, text.new, text.generator)
+                text.new.append(token)
+                count += 1
+                self.owner.num_generated += 1
+                if self.owner.watch is not None:
+                    self.owner.watch(text.prompt.index, token)
+                if self.owner.texts.is_done(text.new, text.decoding):
+                    done.append((row, self.owner.texts.finish(text.prompt, text.new, text.decoding)))
+                    break
+                if place < len(guess) and token != guess[place]:
+                    break
+            taken.append(count)
+            if broken:
+                done.append((row, _NAN))
+        if step:
+            step[0].accept(taken)
+        gone = [(self.running[row], answer) for row, answer in done]
+        self._leave(done)
+        yield from gone
+
+    def _read(self, states: Tensor, whole: bool) -> tuple[list[int], list[bool], Tensor | None]:
+        """states [N, D] -> the most likely tokens, which rows are no numbers, and all logits [N, V] where asked for."""
+        best = torch.full((len(states),), -torch.inf, device=states.device)
+        token = torch.zeros(len(states), dtype=torch.int64, device=states.device)
+        bad = torch.zeros(len(states), dtype=torch.bool, device=states.device)
+        parts = []
+        for start, _, logits in self.scorer.head.logits(states):
+            top, where = logits.max(dim=1)  # not-a-number is the greatest
+            bad |= top.isnan()
+            better = top > best
+            token = torch.where(better, where + start, token)
+            best = torch.where(better, top, best)
+            if whole:
+                parts.append(logits)
+        return token.tolist(), bad.tolist(), torch.cat(parts, dim=1) if whole else None
+
+    def _leave(self, done: Sequence[tuple[int, Completion | Failure]]) -> None:
+        """Free the slots of finished texts; the last running ones move into the holes."""
+        for row, answer in sorted(done, key=lambda pair: -pair[0]):
+            if isinstance(answer, Failure):
+                self.slots.clear(row)
+            last = len(self.running) - 1
+            if row != last:
+                self.slots.move(last, row)
+                self.running[row] = self.running[last]
+            self.running.pop()
 
 
-def _eos_ids(model: PreTrainedModel, encoder: Encoder) -> frozenset[int]:
-    """All tokens that end a text: the generation config's, the model config's and the tokenizer's."""
-    found: set[int] = set()
-    tokenizer = encoder.tokenizer.eos_token_id
-    for given in (model.generation_config.eos_token_id, model.config.get_text_config().eos_token_id, tokenizer):
-        found.update([given] if isinstance(given, int) else given or [])
-    return frozenset(found)
+def _window(ids: Sequence[int]) -> Window:
+    """A prompt as a window of which the token to come would be scored."""
+    return Window(np.asarray([*ids, 0], dtype=np.int32), len(ids))
 
 
-def _seed(request: GenerateRequest) -> int:
-    key = f"{request.seed}\n{request.sample_id}\n{request.index}"
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
+def _shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with, their last ones left out; 0 where it is not worth a store of its own."""
+    first = np.asarray(prompts[0])
+    size = min(common(first, np.asarray(ids)) for ids in prompts)
+    size = min(size, min(len(ids) for ids in prompts) - 1)
+    return size if len(prompts) > 1 and size >= SHARED_TOKENS else 0
+
+
+def look_up(ids: Sequence[int], most: int, longest: int = 3) -> list[int]:
+    """Prompt lookup (Saxena 2023): the tokens that followed the last occurrence of the text's final n-gram."""
+    known = np.asarray(ids)
+    for size in range(min(longest, len(known) - 1), 0, -1):
+        tail = known[-size:]
+        spots = np.flatnonzero(known[: len(known) - size] == tail[0])
+        for spot in spots[::-1][:64]:
+            if np.array_equal(known[spot : spot + size], tail):
+                return [int(token) for token in known[spot + size : spot + size + most]]
+    return []

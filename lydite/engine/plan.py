@@ -10,7 +10,9 @@ attention. A row attends to its ancestors and to nothing else:
 
 A chain that is longer than a batch continues in the next one. What later batches need of earlier ones is kept as pieces;
 because the order is depth first these are never more than one path of the tree, so memory is bounded by the longest
-sequence. Pure Python and numpy: no model is needed to test it.
+sequence. Prefixes whose keys and values are at hand already (`cached`) are in the tree and cost no rows; what is worth
+keeping beyond the plan (the ends of prompts that are to be continued, prefixes that many sequences share) is named as
+`Keep`s. Pure Python and numpy: no model is needed to test it.
 
 Contract: each scored token of each sequence is read exactly once, from the row of the token before it; rows with equal
 ancestors are one row; no batch has more rows than asked for.
@@ -18,6 +20,7 @@ ancestors are one row; no batch has more rows than asked for.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +28,15 @@ import numpy.typing as npt
 from lydite.engine.tokens import Window
 
 Ints = npt.NDArray[np.int64]
+SHARED_BRANCHES = 6
+SHARED_TOKENS = 32
+"""A prefix of so many tokens with so many branches is worth keeping for sequences to come."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """A run of key rows in the order of depth: rows of this batch (`piece` None), or of a piece kept from an earlier one."""
+    """A run of key rows in the order of depth: rows of this batch (`piece` None), of a piece kept from an earlier one, or
+    of a cached prefix (piece -1 - number of the prefix)."""
 
     piece: int | None
     start: int
@@ -80,6 +87,15 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """The keys and values of tokens [0, stop) of sequence `path` stand in `runs`, in order, once the batch is computed."""
+
+    path: int
+    stop: int
+    runs: tuple[Keys, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """One forward pass."""
 
@@ -93,6 +109,7 @@ class Batch:
     """(piece, start, stop): rows whose keys and values later batches need."""
     drops: tuple[int, ...]
     """Pieces that nobody needs after this batch."""
+    keeps: tuple[Keep, ...] = ()
 
 
 @dataclass(slots=True)
@@ -110,6 +127,10 @@ class _Node:
     children: list[int] = field(default_factory=list)
     pieces: list[Keys] = field(default_factory=list)
     """Where its rows were laid out; here `piece` is a number for every piece, kept or not."""
+    cached: int | None = None
+    """The cached prefix that holds its rows."""
+    keep: list[int] = field(default_factory=list)
+    """Sequences for which its end is to be kept."""
 
 
 @dataclass(slots=True)
@@ -124,20 +145,43 @@ class _Open:
     reads: list[Read] = field(default_factory=list)
     saves: dict[int, tuple[int, int]] = field(default_factory=dict)
     drops: list[int] = field(default_factory=list)
+    keeps: list[Keep] = field(default_factory=list)
 
 
 def make_plan(
-    windows: Sequence[Window], *, batch_tokens: int = 2048, block_rows: int = 128, share: bool = True
+    windows: Sequence[Window],
+    *,
+    batch_tokens: int = 2048,
+    block_rows: int = 128,
+    share: bool = True,
+    cached: Sequence[Ints] = (),
+    keep: Literal["nothing", "ends", "shared"] = "nothing",
 ) -> list[Batch]:
     """Batches that score all windows; `Read.path` is the index into `windows`.
 
     `share=False` computes every window for itself in a block of its own: no value of one can then reach another, which
-    is how not-a-number is traced to the sequence that it came from.
+    is how not-a-number is traced to the sequence that it came from. `cached`: prefixes whose keys and values are at
+    hand; none may hold a row that is read. `keep`: `ends` keeps all inputs of every window, `shared` the prefixes from
+    which at least SHARED_BRANCHES branches go off.
     """
     if batch_tokens < 1:
         raise ValueError(f"batch_tokens must be at least 1, not {batch_tokens}")
     inputs = [np.asarray(window.ids[:-1], dtype=np.int64) for window in windows]
-    nodes, leaves = _tree(inputs) if share else _forest(inputs)
+    if share:
+        nodes, leaves = _tree([*inputs, *cached])
+        for number, leaf in enumerate(leaves[len(inputs) :]):
+            _mark_cached(nodes, leaf, number)
+        del leaves[len(inputs) :]
+    else:
+        assert not cached
+        nodes, leaves = _forest(inputs)
+    _measure(nodes, leaves)
+    if keep == "ends":
+        for path, leaf in enumerate(leaves):
+            nodes[leaf].keep.append(path)
+    elif keep == "shared":
+        _keep_shared(nodes)
+    inputs = [*inputs, *cached]
     layout = _Layout(inputs, nodes, batch_tokens, min(block_rows, batch_tokens), mix=share)
     layout.run()
     layout.place_reads(windows, leaves)
@@ -145,7 +189,7 @@ def make_plan(
 
 
 def _forest(inputs: Sequence[Ints]) -> tuple[list[_Node], list[int]]:
-    nodes = [_Node(i, 0, len(ids), -1, size=len(ids), order=i) for i, ids in enumerate(inputs)]
+    nodes = [_Node(i, 0, len(ids), -1) for i, ids in enumerate(inputs)]
     return nodes, list(range(len(inputs)))
 
 
@@ -158,7 +202,7 @@ def _tree(inputs: Sequence[Ints]) -> tuple[list[_Node], list[int]]:
     last: Ints = np.zeros(0, dtype=np.int64)
     for i in sorted(range(len(inputs)), key=keys.__getitem__):
         ids = inputs[i]
-        shared = _common(last, ids)
+        shared = common(last, ids)
         while stack and nodes[stack[-1]].start >= shared:
             stack.pop()
         if stack and nodes[stack[-1]].stop > shared:
@@ -171,11 +215,27 @@ def _tree(inputs: Sequence[Ints]) -> tuple[list[_Node], list[int]]:
             stack.append(len(nodes) - 1)
         leaves[i] = stack[-1]
         last = ids
-    _measure(nodes, leaves)
     return nodes, leaves
 
 
-def _common(a: Ints, b: Ints) -> int:
+def _mark_cached(nodes: list[_Node], leaf: int, number: int) -> None:
+    """All nodes on the path to `leaf` are held by the cached prefix `number`."""
+    while leaf >= 0 and nodes[leaf].cached is None:
+        node = nodes[leaf]
+        node.cached = number
+        node.pieces.append(Keys(-1 - number, node.start, node.stop, node.start))
+        leaf = node.parent
+
+
+def _keep_shared(nodes: list[_Node]) -> None:
+    """Name the deepest prefixes that many branches share; a shorter one is part of them."""
+    many = [len(node.children) >= SHARED_BRANCHES and node.stop >= SHARED_TOKENS for node in nodes]
+    for node, wanted in zip(nodes, many, strict=True):
+        if wanted and node.cached is None and not any(many[child] for child in node.children):
+            node.keep.append(node.path)
+
+
+def common(a: npt.NDArray[np.integer[Any]], b: npt.NDArray[np.integer[Any]]) -> int:
     """Length of the common prefix."""
     size = min(len(a), len(b))
     differs = a[:size] != b[:size]
@@ -185,7 +245,7 @@ def _common(a: Ints, b: Ints) -> int:
 def _measure(nodes: list[_Node], leaves: Sequence[int]) -> None:
     """Fill in size, order and children; children stand deeper than their parents, so the deepest go first."""
     for node in nodes:
-        node.size, node.order = node.stop - node.start, len(leaves)
+        node.size, node.order = 0 if node.cached is not None else node.stop - node.start, len(leaves)
     for i, leaf in enumerate(leaves):
         nodes[leaf].order = min(nodes[leaf].order, i)
     for number in sorted(range(len(nodes)), key=lambda n: -nodes[n].start):
@@ -224,7 +284,9 @@ class _Layout:
         while stack:
             number = stack.pop()
             node = self.nodes[number]
-            if node.size <= self.block_rows:
+            if node.cached is not None:
+                stack.extend(reversed(node.children))
+            elif node.size <= self.block_rows:
                 self._subtree(number)
             else:
                 self._chain(number)
@@ -257,17 +319,28 @@ class _Layout:
         while number >= 0:
             path.extend(reversed(self.nodes[number].pieces))
             number = self.nodes[number].parent
-        keys = []
+        keys: list[Keys] = []
         for piece in reversed(path):
             assert piece.piece is not None
-            home = self.homes[piece.piece]
-            if home == self.batch.number:
-                keys.append(Keys(None, piece.start, piece.stop, piece.depth))
+            if piece.piece < 0:
+                run = piece
+            elif self.homes[piece.piece] == self.batch.number:
+                run = Keys(None, piece.start, piece.stop, piece.depth)
             else:
-                self.batches[home].saves[piece.piece] = self.rows[piece.piece]
+                self.batches[self.homes[piece.piece]].saves[piece.piece] = self.rows[piece.piece]
                 self.last_use[piece.piece] = self.batch.number
-                keys.append(Keys(piece.piece, 0, piece.stop - piece.start, piece.depth))
+                run = Keys(piece.piece, 0, piece.stop - piece.start, piece.depth)
+            if keys and (keys[-1].piece, keys[-1].stop) == (run.piece, run.start):  # the same rows go on
+                run = Keys(run.piece, keys[-1].start, run.stop, keys.pop().depth)
+            keys.append(run)
         return tuple(keys)
+
+    def _keep(self, number: int) -> None:
+        """Name the end of a node, whose rows are laid out, for keeping."""
+        node = self.nodes[number]
+        if node.keep:
+            runs = self._anchor(number)
+            self.batch.keeps.extend(Keep(path, node.stop, runs) for path in node.keep)
 
     def _rows(self, number: int, start: int, stop: int) -> int:
         """Append tokens [start, stop) of a node's sequence to the batch; its first row."""
@@ -296,6 +369,7 @@ class _Layout:
             row = self._rows(current, node.start, node.stop) - self.first
             end = row + node.stop - node.start
             self.parts.append(Part(row, end, parent_row))
+            self._keep(current)
             stack.extend((child, end - 1) for child in reversed(node.children))
 
     def _chain(self, number: int) -> None:
@@ -314,6 +388,7 @@ class _Layout:
             row = self._rows(number, done, stop)
             self.batch.blocks.append(Block(row, self.batch.rows, anchor, (Part(0, stop - done, -1),)))
             done = stop
+        self._keep(number)
 
     # --------------------------------------------------------------------------------------- the end
 
@@ -328,6 +403,7 @@ class _Layout:
                     high = min(piece.depth + piece.stop - piece.start, end)
                     if low < high:
                         assert piece.piece is not None
+                        assert piece.piece >= 0, "a cached prefix has no rows to read"
                         read = Read(path, low - begin, piece.start + low - piece.depth, high - low)
                         self.batches[self.homes[piece.piece]].reads.append(read)
                 end = min(end, self.nodes[number].start)
@@ -344,6 +420,7 @@ class _Layout:
                 reads=tuple(batch.reads),
                 saves=tuple((piece, start, stop) for piece, (start, stop) in batch.saves.items()),
                 drops=tuple(batch.drops),
+                keeps=tuple(batch.keeps),
             )
             for batch in self.batches
             if batch.rows

@@ -23,9 +23,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lydite.engine import attention
+from lydite.engine.budget import prefix_bytes
 from lydite.engine.head import Head, OwnLogits
 from lydite.engine.linear import Choice, Kernel, choose_kernel
-from lydite.engine.plan import Batch, make_plan
+from lydite.engine.plan import Batch, Keep, make_plan
+from lydite.engine.prefixes import PrefixCache
 from lydite.engine.probe import close, depends_on_neighbours, in_float32, probe_windows
 from lydite.engine.tokens import Window
 
@@ -57,6 +59,7 @@ class Scorer:
         self.config: dict[str, Any] = model.config.get_text_config().to_dict()
         self.head: Head = Head(model)
         self.batch_tokens = batch_tokens
+        self.prefixes = PrefixCache(max_bytes=prefix_bytes(str(model.device)))
         self.num_computed = 0
         """Token positions that went through the network so far."""
         self.path = "plain"
@@ -70,6 +73,7 @@ class Scorer:
             if not self.reason:
                 self._check_packing()
         self.num_computed = 0
+        self.prefixes.clear()
         self.kernel = Kernel("default", "nothing else was tried")
 
     def use_kernel(self, choice: Choice) -> None:
@@ -82,7 +86,13 @@ class Scorer:
         self.kernel.restore()
         self._refresh_head()
 
+    @property
+    def can_decode(self) -> bool:
+        """Whether decode.py can run the model step by step."""
+        return self.path == "packed"
+
     def _refresh_head(self) -> None:
+        self.prefixes.clear()
         if not isinstance(self.head, OwnLogits):
             self.head.module = self.model.get_output_embeddings()
 
@@ -93,7 +103,7 @@ class Scorer:
         ids = torch.from_numpy(probe_windows(self.config)[0].ids[:6])[None].long().to(self.model.device)
         try:
             with torch.inference_mode():
-                states = self._forward(ids)
+                states = self.forward(ids)
                 ours = torch.cat([logits for _, _, logits in self.head.logits(states)], dim=1)
                 theirs = self.model(input_ids=ids, use_cache=False).logits[0].float()
             good = ours.shape == theirs.shape and close(ours.log_softmax(-1), theirs.log_softmax(-1), self.model.dtype)
@@ -132,7 +142,7 @@ class Scorer:
 
     # ------------------------------------------------------------------------------- forward passes
 
-    def _forward(self, ids: Tensor, **more: Any) -> Tensor:
+    def forward(self, ids: Tensor, **more: Any) -> Tensor:
         """ids [B, T] -> states [B * T, D] (or the model's own logits)."""
         with torch.inference_mode():
             if isinstance(self.head, OwnLogits):
@@ -142,13 +152,14 @@ class Scorer:
         flat: Tensor = out.reshape(-1, out.shape[-1])
         return flat
 
-    def _forward_packed(self, batch: Batch, store: attention.Store) -> Tensor:
+    def forward_packed(self, batch: Batch, store: attention.Store) -> Tensor:
+        """One batch of a plan -> states [rows, D]; the model must be attached."""
         device = self.model.device
         ids = torch.from_numpy(batch.ids)[None].to(device)
         positions = torch.from_numpy(batch.positions)[None].to(device)
         tree_pass = attention.TreePass(batch, store)
-        with attention.active(self.model, tree_pass):
-            states = self._forward(ids, position_ids=positions)
+        with attention.active(tree_pass):
+            states = self.forward(ids, position_ids=positions)
         if tree_pass.layer == 0:
             raise attention.Unsupported("the model never calls its attention function")
         for piece in batch.drops:
@@ -171,13 +182,29 @@ class Scorer:
                 yield broken[index], scored
 
     def _score_packed(self, windows: Sequence[Window], *, share: bool) -> Iterator[tuple[int, Scored]]:
-        store = attention.Store()
         tally = _Tally(windows)
-        for batch in make_plan(windows, batch_tokens=self.batch_tokens, share=share):
-            states = self._forward_packed(batch, store)
+        cached = self.prefixes.find(windows) if share else []
+        kept: dict[int, attention.Layers] = {}
+
+        def take(keep: Keep, layer: int, keys: Tensor, values: Tensor) -> None:
+            kept.setdefault(keep.path, []).append((keys.clone(), values.clone()))
+
+        store = attention.Store([layers for _, layers in cached], take)
+        plan = make_plan(
+            windows,
+            batch_tokens=self.batch_tokens,
+            share=share,
+            cached=[ids for ids, _ in cached],
+            keep="shared" if share else "nothing",
+        )
+        for batch in plan:
+            with attention.attached(self.model):
+                states = self.forward_packed(batch, store)
             self.num_computed += len(batch.ids)
             reads = [(r.path, r.slot, r.row, r.count) for r in batch.reads]
             yield from self._read(states, reads, tally)
+            for keep in batch.keeps:
+                self.prefixes.put(windows[keep.path].ids[: keep.stop].astype(np.int64), kept.pop(keep.path))
         assert not len(store)
 
     def _score_plain(self, windows: Sequence[Window]) -> Iterator[tuple[int, Scored]]:
@@ -200,7 +227,7 @@ class Scorer:
                 for index in inputs[row]:
                     first = windows[index].first - 1
                     reads.append((index, 0, number * width + first, len(row) - first))
-            states = self._forward(ids.to(self.model.device), attention_mask=mask.to(self.model.device))
+            states = self.forward(ids.to(self.model.device), attention_mask=mask.to(self.model.device))
             self.num_computed += int(mask.sum())
             yield from self._read(states, reads, tally)
 

@@ -52,6 +52,8 @@ class CausalSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Variables for the chat template, e.g. enable_thinking."""
     packing: bool = True
     """False: never pack; for comparison."""
+    prompt_lookup: int = 0
+    """Greedy decoding guesses so many tokens at a time from the text before and checks them in one step; 0: none."""
     kernel: Choice = "auto"
     """Matrix products on CPUs: `default`, `onednn` (prepacked weights), or `auto`, whichever is faster here."""
     rules: Literal["lydite", "lm_eval"] = "lydite"
@@ -140,12 +142,12 @@ class CausalModel:
 
     def _generate(self, requests: Sequence[GenerateRequest]) -> Iterator[tuple[int, Output]]:
         generator = self.generator
-        computed, generated = generator.num_computed, generator.num_generated
+        requested, computed, generated = generator.num_requested, generator.num_computed, generator.num_generated
         for index, output in generator.generate(requests):
-            self.usage.tokens_requested += generator.num_computed - computed
+            self.usage.tokens_requested += generator.num_requested - requested
             self.usage.tokens_computed += generator.num_computed - computed
             self.usage.tokens_generated += generator.num_generated - generated
-            computed, generated = generator.num_computed, generator.num_generated
+            requested, computed, generated = generator.num_requested, generator.num_computed, generator.num_generated
             yield index, output
 
 
@@ -201,7 +203,12 @@ def load_causal(
         tokenizer = tokenizer_read.result()
         scorer.use_kernel(chosen.kernel)
         encoder = _encoder(tokenizer, config, chosen)
-        generator = Generator(model, encoder, batch_tokens=chosen.batch_tokens or generation_positions(*size))
+        generator = Generator(
+            scorer,
+            encoder,
+            batch_tokens=chosen.batch_tokens or generation_positions(*size),
+            prompt_lookup=chosen.prompt_lookup,
+        )
         info = ModelInfo(
             name=name,
             family="causal",

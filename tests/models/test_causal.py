@@ -387,7 +387,7 @@ def test_the_checkpoints_own_decoding_defaults_do_not_leak_in(folder: Path, tmp_
         '{"do_sample": true, "temperature": 5.0, "repetition_penalty": 9.0, "eos_token_id": [1, 7], "max_length": 3}'
     )
     other = load(tmp_path)
-    assert other.generator.eos == {1, 7}
+    assert other.generator.texts.eos == {1, 7}
     other.generator.eos = frozenset({1})
     assert completions(other, [ask("The")]) == completions(load(folder), [ask("The")])
 

@@ -1,0 +1,157 @@
+"""Text through transformers' own `generate`: beam search, and models that the packed path cannot run.
+
+Contract: the same as decode.py's. Rows of like lengths are padded on the left and generated together; sampled requests
+one by one, each with a generator keyed by (seed, sample, index), so that their text does not depend on what else is asked.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+
+from lydite.engine.sampling import has_penalty, make_generator, penalise, probabilities
+from lydite.engine.texts import Prompt, Texts
+from lydite.types import Completion, Decoding, Failure, GenerateRequest
+
+MAX_ROWS = 32
+
+
+class StopStrings(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped
+    """A row is done when one of the strings occurs in the text generated so far."""
+
+    def __init__(self, texts: Texts, stops: Sequence[str], start: int) -> None:
+        self.texts = texts
+        self.stops = stops
+        self.start = start
+        """Where new tokens begin in the rows."""
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        """input_ids [rows, length] -> [rows], whether each is done."""
+        done = [self.texts.has_stop(ids, self.stops) for ids in input_ids[:, self.start :].tolist()]
+        return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
+
+
+class Watch(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
+    """Notes rows whose logits are not numbers (`generate` would go on with them) and lets them run on zeros."""
+
+    def __init__(self) -> None:
+        self.broken: Tensor | None = None
+        """[rows], or [rows x beams]"""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        bad = scores.isnan().any(dim=-1)
+        self.broken = bad if self.broken is None else self.broken | bad
+        return scores.masked_fill(bad[:, None], 0.0)
+
+    def rows(self, count: int) -> list[bool]:
+        """For each of `count` prompts, whether it met one."""
+        assert self.broken is not None
+        return [bool(bad) for bad in self.broken.view(count, -1).any(dim=1)]
+
+
+class Warp(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
+    """Our own penalties and sampling steps, so that every path means the same by them."""
+
+    def __init__(self, decoding: Decoding, start: int, first: Sequence[int]) -> None:
+        self.decoding = decoding
+        self.start = start
+        self.first = first
+        """Where each prompt begins behind its padding."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        out = scores.clone()
+        beams = len(scores) // len(self.first)
+        for row, ids in enumerate(input_ids.tolist()):
+            prompt, new = ids[self.first[row // beams] : self.start], ids[self.start :]
+            out[row] = penalise(scores[row], self.decoding, prompt, new)
+            if self.decoding.do_sample:
+                out[row] = probabilities(out[row], self.decoding).log().to(scores.dtype)
+        return out
+
+
+class PlainGenerator:
+    """Generates with one transformers decoder; `batch_tokens` bounds rows x (prompt + new tokens) of a batch."""
+
+    def __init__(self, model: PreTrainedModel, texts: Texts, *, batch_tokens: int) -> None:
+        self.model = model
+        self.texts = texts
+        self.batch_tokens = batch_tokens
+        pad = texts.encoder.tokenizer.pad_token_id
+        self.pad = pad if pad is not None else (min(texts.eos) if texts.eos else 0)
+        model.generation_config = GenerationConfig()  # a checkpoint's own decoding defaults must not leak in
+        self.num_computed = 0
+
+    def generate(
+        self, prompts: Sequence[Prompt], requests: Sequence[GenerateRequest]
+    ) -> Iterator[tuple[Prompt, Completion | Failure]]:
+        """Yields each prompt with its answer as batches finish."""
+        ready: dict[Decoding, list[Prompt]] = {}
+        for prompt in prompts:
+            ready.setdefault(requests[prompt.index].decoding, []).append(prompt)
+        for decoding, some in ready.items():
+            for batch in self._batches(some, decoding):
+                yield from zip(batch, self._run(batch, requests, decoding), strict=True)
+
+    def _batches(self, prompts: list[Prompt], decoding: Decoding) -> Iterator[list[Prompt]]:
+        """Prompts of like lengths together; sampled ones alone."""
+        queue = sorted(prompts, key=lambda p: len(p.ids), reverse=True)
+        while queue:
+            width = (len(queue[0].ids) + decoding.max_new_tokens) * max(1, decoding.num_beams)
+            count = 1 if decoding.do_sample else max(1, min(MAX_ROWS, self.batch_tokens // width))
+            yield queue[:count]
+            queue = queue[count:]
+
+    def _run(
+        self, batch: list[Prompt], requests: Sequence[GenerateRequest], decoding: Decoding
+    ) -> list[Completion | Failure]:
+        width = max(len(prompt.ids) for prompt in batch)
+        ids = torch.full((len(batch), width), self.pad, dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(batch):
+            ids[row, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
+            mask[row, width - len(prompt.ids) :] = 1
+        watch, stops = Watch(), StoppingCriteriaList()
+        if decoding.stop_strings:
+            stops.append(StopStrings(self.texts, decoding.stop_strings, width))
+        processors = LogitsProcessorList([watch])
+        if decoding.do_sample or has_penalty(decoding):
+            processors.append(Warp(decoding, width, [width - len(prompt.ids) for prompt in batch]))
+        with torch.inference_mode(), torch.random.fork_rng():
+            if decoding.do_sample:
+                torch.manual_seed(int(make_generator(requests[batch[0].index]).integers(2**62)))
+            out = self.model.generate(
+                ids.to(self.model.device),
+                attention_mask=mask.to(self.model.device),
+                generation_config=self._config(decoding),
+                stopping_criteria=stops,
+                logits_processor=processors,
+            )
+        self.num_computed += int(mask.sum())
+        return [
+            Failure(reason="not a number among the model's probabilities")
+            if bad
+            else self.texts.finish(prompt, row, decoding)
+            for prompt, row, bad in zip(batch, out[:, width:].tolist(), watch.rows(len(batch)), strict=True)
+        ]
+
+    def _config(self, decoding: Decoding) -> GenerationConfig:
+        options: dict[str, Any] = {
+            "max_new_tokens": decoding.max_new_tokens,
+            "do_sample": decoding.do_sample,
+            "num_beams": decoding.num_beams,
+            "top_k": 0,  # Warp has done it all
+            "eos_token_id": sorted(self.texts.eos) or None,
+            "pad_token_id": self.pad,
+        }
+        if decoding.num_beams > 1:
+            options["length_penalty"] = decoding.length_penalty
+        return GenerationConfig(**options)

@@ -1,0 +1,142 @@
+"""The key/value store of texts that are being generated, and the attention of a decoding step.
+
+Every running text has a slot: the keys and values of its own tokens, layer by layer. What all texts of a group begin
+with (the `shared` prefix: instructions, shots) is stored once and attended to by all of them in one product. Memory is
+asked for once and becomes real only where something is written.
+
+Contract: slots [0, B) are the running ones; a row attends to the shared prefix, to its slot, and to nothing else.
+
+Shapes: B running texts, m new tokens of each, H query heads, G query heads for each key head, D head width,
+P tokens of the shared prefix, L tokens of the longest slot.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lydite.engine.attention import Layers, Rule
+
+
+class Slots:
+    """`rows` slots of `width` tokens each."""
+
+    def __init__(self, rows: int, width: int, shared: Layers | None = None, num_shared: int = 0) -> None:
+        self.rows = rows
+        self.width = width
+        self.shared = shared
+        self.num_shared = num_shared
+        self.lengths = np.zeros(rows, dtype=np.int64)
+        """[rows]: tokens in each slot, the shared prefix not counted."""
+        self._layers: list[tuple[Tensor, Tensor]] = []  # [rows, H/G, width, D]
+
+    def write(self, row: int, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Fill a slot with a prompt's keys and values [H/G, tokens, D], shared prefix included."""
+        if layer == len(self._layers):  # zeros, not empty: what is masked must be finite
+            self._layers.append(
+                tuple(t.new_zeros(self.rows, t.shape[0], self.width, t.shape[2]) for t in (keys, values))  # type: ignore[arg-type]
+            )
+        own = keys.shape[1] - self.num_shared
+        self._layers[layer][0][row, :, :own] = keys[:, self.num_shared :]
+        self._layers[layer][1][row, :, :own] = values[:, self.num_shared :]
+        self.lengths[row] = own
+
+    def layer(self, number: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of all slots, [rows, H/G, width, D]."""
+        return self._layers[number]
+
+    def move(self, source: int, target: int) -> None:
+        """A text moves to another slot."""
+        size = int(self.lengths[source])
+        for keys, values in self._layers:
+            keys[target, :, :size] = keys[source, :, :size]
+            values[target, :, :size] = values[source, :, :size]
+        self.lengths[target] = size
+
+    def clear(self, row: int) -> None:
+        """Forget numbers that are not finite, which no mask could hide."""
+        for keys, values in self._layers:
+            keys[row].zero_()
+            values[row].zero_()
+
+
+class StepPass:
+    """One decoding step of the first `count` slots, `width` new tokens each; rows stand text by text."""
+
+    def __init__(self, slots: Slots, count: int, width: int = 1) -> None:
+        self.slots = slots
+        self.count = count
+        self.width = width
+        self.layer = 0
+        self.starts = torch.from_numpy(slots.lengths[:count].copy())
+        """[B]: where in its slot a text's new tokens go."""
+        self.longest = int(slots.lengths[:count].max()) + width
+        steps = torch.arange(width)
+        self._rows = torch.arange(count)[:, None]
+        self._places = self.starts[:, None] + steps
+        self._masks: dict[int | None, Tensor | None] = {}
+
+    @property
+    def positions(self) -> Tensor:
+        """[B * m]: each row's position in its text."""
+        return (self._places + self.slots.num_shared).flatten()
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
+        """As in attention.Pass."""
+        keys, values = self.slots.layer(self.layer)
+        count, width = self.count, self.width
+        groups = keys.shape[1]
+        each = query.shape[1] // groups
+        shape = (groups, count, width, -1)
+        keys[self._rows, :, self._places] = key[0].view(shape).permute(1, 2, 0, 3)
+        values[self._rows, :, self._places] = value[0].view(shape).permute(1, 2, 0, 3)
+        keys, values = keys[:count, :, : self.longest], values[:count, :, : self.longest]
+        scale = query.shape[3] ** -0.5 if rule.scale is None else rule.scale
+        asked = (query[0] * scale).view(groups, each, count, width, -1).permute(2, 0, 1, 3, 4)
+        asked = asked.reshape(count, groups, each * width, -1)  # [B, H/G, G * m, D]
+        scores = asked @ keys.transpose(2, 3)
+        shared = self.slots.shared[self.layer] if self.slots.shared is not None else None
+        if shared is not None:
+            flat = asked.transpose(0, 1).reshape(groups, count * each * width, -1)
+            first = (flat @ shared[0].transpose(1, 2)).view(groups, count, each * width, -1).transpose(0, 1)
+            scores = torch.cat([first, scores], dim=-1)
+        weights = self._weights(scores.float(), rule, each).to(values.dtype)
+        known = self.slots.num_shared
+        out = weights[..., known:] @ values
+        if shared is not None:
+            flat = weights[..., :known].transpose(0, 1).reshape(groups, count * each * width, known)
+            out = out + (flat @ shared[1]).view(groups, count, each * width, -1).transpose(0, 1)
+        self.layer += 1
+        rows = out.view(count, groups, each, width, -1).permute(0, 3, 1, 2, 4)
+        return rows.reshape(1, count * width, groups * each, -1)
+
+    def _weights(self, scores: Tensor, rule: Rule, each: int) -> Tensor:
+        """scores [B, H/G, G * m, P + L] -> weights of the same shape."""
+        if rule.softcap is not None:
+            scores = torch.tanh(scores / rule.softcap) * rule.softcap
+        mask = self._mask(rule.window, each)
+        if mask is not None:
+            scores = scores.masked_fill_(mask, -torch.inf)
+        if rule.sinks is None:
+            return scores.softmax(-1)
+        groups = scores.shape[1]
+        column = rule.sinks.float().view(1, groups, each, 1, 1)
+        column = column.expand(len(scores), groups, each, self.width, 1).reshape(*scores.shape[:3], 1)
+        return torch.cat([scores, column], dim=-1).softmax(-1)[..., :-1]
+
+    def _mask(self, window: int | None, each: int) -> Tensor | None:
+        """[B, 1, 1 or G * m, P + L]: what a row must not see; None: it sees everything."""
+        if window not in self._masks:
+            where = (self._places + self.slots.num_shared)[:, :, None]  # [B, m, 1]
+            keys = torch.arange(self.slots.num_shared + self.longest)
+            hidden = keys > where
+            if window is not None:
+                hidden |= keys <= where - window
+            mask = hidden[:, None] if self.width == 1 else hidden.repeat(1, each, 1)[:, None]
+            self._masks[window] = mask if bool(hidden.any()) else None
+        return self._masks[window]
+
+    def accept(self, counts: Sequence[int]) -> None:
+        """So many of each text's new tokens stay."""
+        self.slots.lengths[: self.count] += np.asarray(counts, dtype=np.int64)
