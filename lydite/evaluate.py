@@ -22,7 +22,17 @@ import msgspec
 
 import lydite
 from lydite.errors import DataError, Interrupted, ModelError, RunError, TaskError
-from lydite.runs import RunFolder, content_hash, lock, read_run, read_samples, safe_name, write_json, write_samples
+from lydite.runs import (
+    RunFolder,
+    content_hash,
+    lock,
+    read_run,
+    read_samples,
+    safe_name,
+    well_formed,
+    write_json,
+    write_samples,
+)
 from lydite.stats import estimate
 from lydite.types import (
     Decoding,
@@ -129,17 +139,28 @@ def answer(model: Model, task: Task, run: Run, samples: Sequence[Sample]) -> Ite
     flat = [(row, column) for row, (_, requests) in enumerate(plan) for column in range(len(requests))]
     outputs: list[list[Output | None]] = [[None] * len(requests) for _, requests in plan]
     missing = [len(requests) for _, requests in plan]
+    num_replaced = [0] * len(plan)
     for position, output in model.answer([plan[row][1][column] for row, column in flat]):
         row, column = flat[position]
         assert outputs[row][column] is None, f"{model.info.name} answered request {position} twice"
-        outputs[row][column] = output
+        # Before it is scored, so that scoring what is stored gives the same.
+        outputs[row][column], replaced = well_formed(output)
+        num_replaced[row] += replaced
         missing[row] -= 1
         if missing[row] == 0:
             sample, requests = plan[row]
             complete = tuple(o for o in outputs[row] if o is not None)
-            scores = tuple(task.score(sample, complete))
+            scores = tuple(_noted(score, num_replaced[row]) for score in task.score(sample, complete))
             yield SampleRecord(id=sample.id, sample=sample, requests=requests, outputs=complete, scores=scores)
     assert not any(missing), f"{model.info.name} left {sum(missing)} requests unanswered"
+
+
+def _noted(score: Score, num_replaced: int) -> Score:
+    """The score, with a note on what could not be stored as the model gave it."""
+    if not num_replaced:
+        return score
+    note = f"{num_replaced} lone surrogate{'s' if num_replaced > 1 else ''} of the answer replaced by U+FFFD"
+    return msgspec.structs.replace(score, note=f"{score.note}; {note}" if score.note else note)
 
 
 def _requests(task: Task, run: Run, sample: Sample) -> tuple[Request, ...]:
@@ -167,7 +188,8 @@ def _decoding(default: Decoding, changes: Mapping[str, Any]) -> Decoding:
 
 def keyed_seed(*key: object) -> int:
     """A seed in [0, 2^63) that depends on the key alone, not on order or process."""
-    return int.from_bytes(hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()[:8], "big") >> 1
+    text = "\x1f".join(map(str, key)).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
 def choose_view(model: Model, task: Task, view: str | None) -> str:
@@ -205,6 +227,7 @@ def rescore(leaf: Path, task: Task) -> tuple[Run, Run]:
     """
     with lock(leaf):
         before = read_run(leaf)
+        _check_config(leaf, before)
         # Keyed, so that a sample that stands in the file twice counts once, as when a run is continued.
         records = list({record.id: _rescored(record, task, before.view) for record in read_samples(leaf)}.values())
         if before.status == "done" and len(records) != before.n_samples:
@@ -224,6 +247,24 @@ def rescore(leaf: Path, task: Task) -> tuple[Run, Run]:
         write_samples(leaf, records)
         write_json(leaf / "run.json", run)
     return before, run
+
+
+class _Config(msgspec.Struct, frozen=True, kw_only=True):
+    """What a signature needs of a run's config."""
+
+    limit: int | None
+    seed: int
+    decoding: dict[str, Any]
+    lydite: str
+
+
+def _check_config(leaf: Path, run: Run) -> None:
+    try:
+        msgspec.convert(run.config, _Config)
+    except msgspec.ValidationError as error:
+        raise RunError(
+            f"{leaf / 'run.json'}: its config is not that of an evaluation: {error}; move {leaf} away and evaluate again"
+        ) from error
 
 
 def _rescored(record: SampleRecord, task: Task, view: str) -> SampleRecord:

@@ -1,5 +1,6 @@
 """The loop: one path, nothing lost, and nothing that can move a number but the model and the task."""
 
+import dataclasses
 import random
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from lydite.errors import DataError, Interrupted, ModelError, RunError, TaskError
 from lydite.evaluate import evaluate, keyed_seed, rescore, select
-from lydite.runs import read_run, read_samples
+from lydite.runs import read_run, read_samples, write_json
 from tests.fakes import FakeModel, choice_task, echo_task, samples
 
 coin = choice_task().views["score"]
@@ -215,3 +216,51 @@ def test_kill_9_in_the_middle_keeps_what_was_finished(tmp_path):
     run = evaluate(model, choice_task(), out=tmp_path)
     assert len(model.seen) == 2 * (40 - kept)
     assert numbers(run) == numbers(evaluate(FakeModel(), choice_task()))
+
+
+HALF = "\ud83d"  # the first half of an emoji's surrogate pair; no encoding of text has it
+
+
+def test_a_lone_surrogate_in_an_answer_is_stored_noted_and_scored_as_stored(tmp_path):
+    from lydite.cli.compare_tables import render
+    from lydite.compare import compare
+    from lydite.models.reference import ScriptedModel
+    from lydite.report import write_report
+    from lydite.report.table import tables
+
+    seen = []
+    base = echo_task()
+
+    def score(sample, outputs):
+        seen.append(outputs[0].text)
+        return base.score(sample, outputs)
+
+    task = dataclasses.replace(base, score=score)
+    for name in ("a", "b"):
+        model = ScriptedModel(lambda request: f"good {HALF}{HALF} {request.sample_id}", name=name, fingerprint=name)
+        run = evaluate(model, task, out=tmp_path)
+        assert run.estimates[0].n == 6
+        record = next(read_samples(tmp_path / name / "echo"))
+        assert record.outputs[0].text == "good \ufffd\ufffd s0" == seen[-6]
+        assert record.scores[0].answer == "good \ufffd\ufffd s0"
+        assert record.scores[0].note == "2 lone surrogates of the answer replaced by U+FFFD"
+    rescore(tmp_path / "a" / "echo", task)
+    assert "good \ufffd\ufffd s0" in write_report(tmp_path).read_text(encoding="utf-8")
+    found = compare([tmp_path], lambda run, name: None)
+    for format in ("table", "csv", "markdown", "latex"):
+        assert "echo" in tables([run], format=format)
+        assert "echo" in render(found, format)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [({}, "missing required field"), ({"limit": None, "seed": "0", "decoding": {}, "lydite": "1"}, "Expected `int`")],
+)
+def test_rescoring_a_run_with_a_strange_config_is_refused(tmp_path, config, said):
+    evaluate(FakeModel(), choice_task(), out=tmp_path)
+    leaf = tmp_path / "fake" / "coin"
+    write_json(leaf / "run.json", msgspec.structs.replace(read_run(leaf), config=config))
+    before = (leaf / "samples.jsonl").read_bytes()
+    with pytest.raises(RunError, match=f"its config is not that of an evaluation: .*{said}"):
+        rescore(leaf, choice_task())
+    assert (leaf / "samples.jsonl").read_bytes() == before

@@ -155,3 +155,10 @@ def test_a_record_without_its_outputs_is_damage(tmp_path):
     (tmp_path / "samples.jsonl").write_bytes(msgspec.json.encode(line) + b"\n")
     with pytest.raises(RunError, match=r"line 1 is damaged .*1 requests but 0 outputs"):
         list(read_samples(tmp_path))
+
+
+def test_a_path_that_is_no_text_can_be_written(tmp_path):
+    # Python reads the bytes of a path that are not UTF-8 as lone surrogates.
+    path = os.fsdecode(b"/data/caf\xe9")
+    write_json(tmp_path / "run.json", make_run(environment={"data": path, path: "x"}))
+    assert read_run(tmp_path).environment == {"data": "/data/caf\ufffd", "/data/caf\ufffd": "x"}

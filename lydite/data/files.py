@@ -7,6 +7,7 @@ always separates and quotes mean nothing, as in the files of GLUE.
 
 import csv
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from lydite.errors import DataError
 Row = tuple[int, dict[str, Any]]
 
 _BOM = b"\xef\xbb\xbf"
+_HALF_PAIR = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    r"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
 _JSON = msgspec.json.Decoder()
 
 
@@ -74,10 +79,18 @@ def read_jsonl(path: Path) -> Iterator[Row]:
         try:
             row = _JSON.decode(line)
         except msgspec.DecodeError as error:
-            raise DataError(f"{path}, line {number}: not JSON: {error}") from error
+            raise DataError(f"{path}, line {number}: {_why_not_json(line, error)}") from error
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: a JSON object is needed, and this is a {type(row).__name__}")
         yield number, row
+
+
+def _why_not_json(line: str, error: msgspec.DecodeError) -> str:
+    """Half of a surrogate pair is what a cut emoji leaves; msgspec calls it malformed or, before a quote, truncated."""
+    half = _HALF_PAIR.search(line)
+    if half and ("surrogate" in str(error) or ("truncated" in str(error) and line.rstrip().endswith("}"))):
+        return f"{half.group()} is half of a surrogate pair and no text; replace it, for instance by \\ufffd"
+    return f"not JSON: {error}"
 
 
 def read_csv(path: Path) -> Iterator[Row]:

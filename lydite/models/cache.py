@@ -94,7 +94,11 @@ class CachedModel:
         return found
 
     def _write(self, key: bytes, output: Output) -> None:
-        self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, _ENCODER.encode(output)))
+        try:
+            stored = _ENCODER.encode(output)
+        except UnicodeEncodeError:
+            return  # half of a surrogate pair: no text that could be kept as it is
+        self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, stored))
 
     def _open(self) -> sqlite3.Connection:
         try:

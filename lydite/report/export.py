@@ -20,7 +20,8 @@ CSV_COLUMNS = (
 
 
 def as_csv(lines: "Sequence[Line]", models: Sequence[str]) -> str:
-    """One line a model and number, in full precision; an empty field is a missing number."""
+    """One line a model and number, in full precision; an empty field is a missing number. Names that begin like a
+    formula get a quote in front."""
     file = StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -32,9 +33,10 @@ def as_csv(lines: "Sequence[Line]", models: Sequence[str]) -> str:
             kind = "group" if line.row.is_group else "task"
             writer.writerow(
                 [
-                    text.one_line(model), text.one_line(line.row.name), kind, line.depth, text.one_line(line.metric),
-                    value.value, low, high, value.level, value.stderr, value.method, value.n, value.n_failed,
-                    value.chance, int(best(line.row, line.metric) == model), text.one_line(value.signature),
+                    text.sheet_text(model), text.sheet_text(line.row.name), kind, line.depth,
+                    text.sheet_text(line.metric), value.value, low, high, value.level, value.stderr, value.method,
+                    value.n, value.n_failed, value.chance, int(best(line.row, line.metric) == model),
+                    text.sheet_text(value.signature),
                 ]
             )  # fmt: skip
     return file.getvalue()

@@ -18,6 +18,8 @@ _BIDI = {
 _STRANGE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff]"
 )
+# Spreadsheets of East Asian languages take the wide forms too.
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 
 def _shown(match: re.Match[str]) -> str:
@@ -38,6 +40,12 @@ def clean(text: str) -> str:
 def one_line(text: str) -> str:
     """`clean`, with white space squeezed to single spaces."""
     return " ".join(clean(text).split())
+
+
+def sheet_text(text: str) -> str:
+    """`one_line` for a cell of a CSV file. A spreadsheet would run what begins like a formula, so a quote stands before it."""
+    shown = one_line(text)
+    return f"'{shown}" if shown.startswith(_FORMULA) else shown
 
 
 def cut_middle(text: str, width: int) -> str:

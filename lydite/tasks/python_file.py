@@ -136,7 +136,7 @@ def _listed(path: Path, what: str, function: Callable[..., Iterable[Any]], *argu
 def _fits(path: Path, what: str, value: Any, kind: Any) -> Any:
     """`value`, if it would come back from a run folder as it is: records check their fields only when they are read."""
     try:
-        msgspec.convert(msgspec.to_builtins(value, str_keys=True, enc_hook=_no_json), kind)
+        msgspec.json.decode(msgspec.json.encode(value, enc_hook=_no_json), type=kind)
     except (msgspec.ValidationError, TypeError, ValueError, OverflowError) as error:
         raise TaskError(f"{path}: {what} gave what does not fit: {_line(error)}") from error
     return value

@@ -106,3 +106,14 @@ def test_text_and_records(tmp_path):
     assert list(read_records(write(tmp_path / "b.csv", 'q,"a, b"\n\nx,y\n'))) == [(1, ["q", "a, b"]), (3, ["x", "y"])]
     with pytest.raises(DataError, match="line 2, byte 1"):
         read_text(write(tmp_path / "c.txt", b"ok\n\xff"))
+
+
+@pytest.mark.parametrize("half", ["\\ud83d", "\\uDE00", "\\ud83d\\ud83d\\ude00"])
+def test_half_a_surrogate_pair_is_told_apart_from_a_torn_line(tmp_path, half):
+    path = write(tmp_path / "a.jsonl", f'{{"a": "\\ud83d\\ude00"}}\n{{"a": "x {half} y"}}\n')
+    rows = read_rows(path)
+    assert next(rows) == (1, {"a": "😀"})
+    with pytest.raises(DataError, match=r"line 2: \\u(d83d|DE00) is half of a surrogate pair"):
+        next(rows)
+    with pytest.raises(DataError, match="line 1: not JSON"):
+        list(read_rows(write(tmp_path / "b.jsonl", '{"a": "x')))

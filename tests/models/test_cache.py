@@ -193,3 +193,11 @@ def test_two_processes_at_once(tmp_path):
 def test_where_answers_are_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("LYDITE_CACHE", str(tmp_path))
     assert answers_folder() == tmp_path / "answers"
+
+
+def test_half_a_surrogate_pair_is_not_kept(tmp_path):
+    model = ScriptedModel(lambda request: "\ud83d")
+    request = GenerateRequest(sample_id="a", index=0, prompt="p")
+    for _ in range(2):
+        [output] = answers(CachedModel(model, tmp_path), [request])
+        assert output.text == "\ud83d"

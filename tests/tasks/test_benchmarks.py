@@ -16,7 +16,7 @@ from lydite.tasks import list_tasks, load_tasks
 from lydite.tasks.minisuite import FOLDER
 from lydite.tasks.own import load_task_file
 from lydite.tasks.wikitext import detokenize, read_documents
-from lydite.types import Context, GenerateRequest
+from lydite.types import Context, GenerateRequest, Sample
 from tests.tasks.layouts import make_data, make_mini
 from tests.tasks.nulls import broken, constant, empty, mean, take
 
@@ -193,6 +193,30 @@ def test_gsm8k_reads_the_marked_number_first(data):
     assert scores("600+600=1200\n#### 1,200 figs out of 5") == [1.0, 1.0]
     assert scores("It is $1200.00.") == [1.0, 0.0]
     assert scores("#### 12") == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("language", "prompt"),
+    # lm-evaluation-harness 0.4.13, lm_eval/tasks/xquad/*.yaml; in its Arabic word for "context" the last letter is missing
+    [
+        ("ar", "سياق: {c}\n\nسؤال: {q}\n\nإجابة:"),
+        ("de", "Kontext: {c}\n\nFrage: {q}\n\nAntwort:"),
+        ("el", "Συμφραζόμενα: {c}\n\nΕρώτηση: {q}\n\nΑπάντηση:"),
+        ("en", "Context: {c}\n\nQuestion: {q}\n\nAnswer:"),
+        ("es", "Contexto: {c}\n\nPregunta: {q}\n\nRespuesta:"),
+        ("hi", "प्रसंग: {c}\n\nसवाल: {q}\n\nउत्तर:"),
+        ("ro", "Context: {c}\n\nÎntrebare: {q}\n\nRăspuns:"),
+        ("ru", "Контекст: {c}\n\nВопрос: {q}\n\nОтвет:"),
+        ("th", "บริบท: {c}\n\nคำถาม: {q}\n\nคำตอบ:"),
+        ("tr", "Bağlam: {c}\n\nSoru: {q}\n\nCevap:"),
+        ("vi", "Bối cảnh: {c}\n\nCâu hỏi: {q}\n\nTrả lời:"),
+        ("zh", "语境: {c}\n\n问题: {q}\n\n回答:"),
+    ],
+)
+def test_xquad_asks_as_lm_eval_does(language, prompt):
+    [task], _ = load_tasks([f"xquad_{language}"])
+    sample = Sample(id="1", input="Q?", fields={"context": "C."})
+    assert task.prompt(sample) == prompt.format(c="C.", q="Q?")
 
 
 def test_xquad_questions_about_a_paragraph_are_a_cluster(data):
