@@ -142,8 +142,7 @@ class Bench:
         options: dict[str, Any] = {"model": self.home / row.model, "dtype": dtype, "out": file}
         options["requests"] = self.requests(row, tuning=tuning)
         if system == "lm-eval":
-            bos = {None: None, True: "yes", False: "no"}[row.peer_adds_bos]
-            done = self.peer(what, batch=batch, bos=bos, **options)
+            done = self.peer(what, batch=batch, **options)
         else:
             done = self.ours(what, kernel=system, batch=row.batch if row.kind == "decode" else None, **options)
         found = Measurement(**key, status=done.status, whole_seconds=done.seconds, peak_bytes=done.peak_bytes)

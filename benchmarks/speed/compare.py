@@ -16,17 +16,20 @@ def compare(kind: str, lines: Sequence[Line], ours: Answers, theirs: Answers | N
     """`ours` and `theirs` as ours.py and peer.py wrote them, in the order of `lines`; theirs may be missing."""
     if kind in ("generate", "decode"):
         return _texts(kind, lines, ours, theirs)
-    totals = [float("nan") if one[0] is None else float(one[0]) for one in ours]
-    found = Comparison(requests=len(lines), spanned=sum(len(one) == 4 and one[2] == "spanned" for one in ours))
+    totals = [float("-inf") if one[0] is None else float(one[0]) for one in ours]
+    found = Comparison(requests=len(lines), spanned=sum(one[0] is not None and one[2] == "spanned" for one in ours))
     if kind == "rolling":
         found.ours = _rolling(lines, totals)
     else:
         found.ours = _decisions(kind, lines, totals, [bool(one[1]) for one in ours])
+    # Where a request failed, a total has no value; decisions have one.
+    found.ours = {name: value for name, value in found.ours.items() if math.isfinite(value)}
     if theirs is None:
         return found
     other = [float(one if kind == "rolling" else one[0]) for one in theirs]
-    clean = [i for i, one in enumerate(ours) if one[2] == "clean"]
-    found.largest = max((abs(totals[i] - other[i]) for i in clean), default=None)
+    answered = [i for i, one in enumerate(ours) if one[0] is not None]
+    found.failed = len(ours) - len(answered)
+    found.largest = max((abs(totals[i] - other[i]) for i in answered), default=None)
     if kind == "rolling":
         found.theirs = _rolling(lines, other)
         return found

@@ -48,9 +48,11 @@ class Comparison(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     requests: int
     spanned: int = 0
-    """Requests in which a token spans the border of context and continuation: the systems cut there differently."""
+    """Requests in which a token spans the border of context and continuation."""
+    failed: int = 0
+    """Requests that Lydite did not answer."""
     largest: float | None = None
-    """Largest difference of the log-probabilities of one request (nats), spanned ones left out."""
+    """Largest difference of the log-probabilities of one request (nats)."""
     flips: int = 0
     """Documents that are decided otherwise (choice, greedy or not, text)."""
     flip_margin: float | None = None

@@ -15,6 +15,8 @@ from typing import Any
 from lydite.types import Completion, Decoding, GenerateRequest, LogProbs, Output, Request, ScoreRequest
 
 Line = dict[str, Any]
+RULES = {"rules": "lm_eval"}
+"""Texts become tokens as they do there, so that both sides compute the same sequences."""
 
 
 def read(path: str) -> list[Line]:
@@ -22,12 +24,11 @@ def read(path: str) -> list[Line]:
 
 
 def as_request(line: Line) -> Request:
-    """A request of the harness as one of ours; trailing spaces of a context go to the continuation, as they do there."""
+    """A request of the harness as one of ours."""
     name, index, args = str(line["doc"]), line["index"], line["args"]
     if line["kind"] == "loglikelihood":
         context, continuation = args
-        bare = context.rstrip()
-        return ScoreRequest(sample_id=name, index=index, context=bare, continuation=context[len(bare) :] + continuation)
+        return ScoreRequest(sample_id=name, index=index, context=context, continuation=continuation)
     if line["kind"] == "loglikelihood_rolling":
         return ScoreRequest(sample_id=name, index=index, continuation=args[0], window="disjoint")
     prompt, options = args
@@ -41,7 +42,7 @@ def load(args: argparse.Namespace) -> tuple[Any, float]:
     start = time.perf_counter()
     from lydite.models import load_model
 
-    model = load_model(args.model, dtype=args.dtype, settings={"kernel": args.kernel})
+    model = load_model(args.model, dtype=args.dtype, settings={"kernel": args.kernel} | RULES)
     return model, time.perf_counter() - start
 
 
@@ -104,16 +105,12 @@ def work(args: argparse.Namespace) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from lydite.engine.tokens import Encoded, Encoder
+    from lydite.engine.parity import LmEvalEncoder
+    from lydite.engine.tokens import Encoded
 
     config = AutoConfig.from_pretrained(args.model)
     lines = read(args.requests)
-    family = str(config.model_type)
-    encoder = Encoder(
-        AutoTokenizer.from_pretrained(args.model),
-        max_tokens=config.max_position_embeddings,
-        wants_bos=family.startswith("gemma") or None,
-    )
+    encoder = LmEvalEncoder(AutoTokenizer.from_pretrained(args.model), max_tokens=config.max_position_embeddings)
     naive = 0
     positions: set[int] = set()
     heads: set[int] = set()

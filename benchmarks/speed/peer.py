@@ -1,7 +1,7 @@
 """The peer's side, run with the peer's own Python: lm-evaluation-harness's `hf` backend and transformers' `generate`.
 
     peer.py build  --tasks DIR --task NAME [--docs N] --out FILE           the task's requests as JSON lines
-    peer.py answer --model DIR --dtype D --batch N --requests FILE --out FILE [--bos yes|no]
+    peer.py answer --model DIR --dtype D --batch N --requests FILE --out FILE
     peer.py decode --model DIR --dtype D --batch N --requests FILE --out FILE
     peer.py prompts --model DIR --requests FILE --count N --words N --tokens N --out FILE
 
@@ -46,8 +46,7 @@ def answer(args):
     from lm_eval.models.huggingface import HFLM
 
     start = time.perf_counter()
-    bos = {"yes": True, "no": False, "": None}[args.bos]
-    model = HFLM(pretrained=args.model, dtype=args.dtype, device="cpu", batch_size=args.batch, add_bos_token=bos)
+    model = HFLM(pretrained=args.model, dtype=args.dtype, device="cpu", batch_size=args.batch)
     loaded = time.perf_counter() - start
     requests = [
         Instance(line["kind"], {}, tuple(line["args"]), line["index"], (args.model, line["doc"], 1))
@@ -126,7 +125,6 @@ def main():
         parser.add_argument(f"--{name}")
     for name in ("docs", "batch", "count", "words", "tokens"):
         parser.add_argument(f"--{name}", type=int)
-    parser.add_argument("--bos", default="")
     args = parser.parse_args()
     {"build": build, "answer": answer, "decode": decode, "prompts": prompts}[args.what](args)
 

@@ -28,8 +28,6 @@ class Row:
     """Documents on which the peer's best batch size is looked for; None: all of the row."""
     aim: float
     """How many times faster than the peer Lydite should be in float32."""
-    peer_adds_bos: bool | None = None
-    """What the peer is told about BOS; None: its own default."""
     batch: int | None = None
     """Prompts that are handed over at one time (decode), documents (growth)."""
 
@@ -45,7 +43,6 @@ ROWS = (
     Row("last_word", "last word, nothing shared (LAMBADA)", "last_word", "smol", "loc_lambada", 300, 64, 2),
     Row("rolling", "rolling perplexity, 10 documents (WikiText)", "rolling", "smol", "loc_wikitext", 10, None, 2),
     Row("gsm8k", "5 random shots, 128 new tokens (GSM8K)", "generate", "smol", "loc_gsm8k", 24, None, 3),
-    # With its own BOS rule the peer would put two of them before a document here, and score the second.
     Row(
         "rolling_wide",
         "rolling perplexity, 12 documents (WikiText)",
@@ -55,7 +52,6 @@ ROWS = (
         12,
         None,
         1,
-        False,
     ),
     *(
         Row(

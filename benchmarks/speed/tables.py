@@ -55,7 +55,7 @@ def summary(state: State, row: Row, dtype: str, system: str) -> str:
     words.append(f"{_percent(fraction(state, row.name, dtype, system))} of the peak")
     found = state.comparisons.get(f"{row.name} {dtype} {system}")
     if found:
-        words.append(f"largest difference {_small(found.largest)}, {found.flips} flips, {found.spanned} spanned")
+        words.append(f"largest difference {_small(found.largest)}, {found.flips} flips, {found.failed} failed")
     return ", ".join(words)
 
 
@@ -177,13 +177,13 @@ def numbers(state: State) -> str:
                     f"{row.model}, {dtype}, {system}",
                     metrics,
                     f"{found.requests:,}",
-                    str(found.spanned),
+                    str(found.failed),
                     _small(found.largest),
                     flips,
                     margin,
                 ]
             )
-    titles = ["work", "model", "metrics: lm-eval / Lydite", "requests", "spanned", "largest difference, nats"]
+    titles = ["work", "model", "metrics: lm-eval / Lydite", "requests", "failed", "largest difference, nats"]
     return _table([*titles, "flips", "widest flip, nats"], rows, left=3)
 
 
