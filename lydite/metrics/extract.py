@@ -7,11 +7,13 @@ A rule is written as one string, in task files and in Python alike:
     last_number     the last number, as canonical_number writes it
     letter          the letter of a choice ("B", "(b) because ...", "The answer is B.", "答案：B")
     after:MARKER    what follows the last MARKER, to the end of that line
+    json:FIELD      the value of a field in the last JSON object of the text that has it ("a.b" for a field of a field)
     regex:PATTERN   the first group (else the whole) of the first match of a Python regular expression
 
 Extraction is a pure function of the text, so stored outputs can be read again by other rules.
 """
 
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -39,13 +41,18 @@ def parse_rules(rules: Sequence[str]) -> tuple[Rule, ...]:
 
 def extract(text: str, rules: Sequence[Rule], num_choices: int = 0) -> str | None:
     """The answer by the first rule that finds one; without rules the stripped text. None: there is no answer."""
+    return extract_by(text, rules, num_choices)[0]
+
+
+def extract_by(text: str, rules: Sequence[Rule], num_choices: int = 0) -> tuple[str | None, int | None]:
+    """The same with the position of the rule that found it; None without rules or answer."""
     if not rules:
-        return text.strip() or None
-    for rule in rules:
+        return text.strip() or None, None
+    for position, rule in enumerate(rules):
         answer = rule(text, num_choices)
         if answer is not None and answer.strip():
-            return answer.strip()
-    return None
+            return answer.strip(), position
+    return None, None
 
 
 def canonical_number(text: str) -> str | None:
@@ -85,6 +92,26 @@ def letter(text: str, num_choices: int) -> str | None:
     return alone.pop() if len(alone) == 1 else None
 
 
+_DECODER = json.JSONDecoder()
+
+
+def json_field(text: str, path: Sequence[str]) -> str | None:
+    """The field's value in the last JSON object that has it: text as it is, anything else as JSON."""
+    found, place = None, text.find("{")
+    while place >= 0:
+        try:
+            value, end = _DECODER.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            end = place + 1
+        else:
+            for name in path:
+                value = value.get(name) if isinstance(value, dict) else None
+            if value is not None:
+                found = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        place = text.find("{", end)
+    return found
+
+
 def _parse(rule: str) -> Rule:
     name, colon, rest = rule.partition(":")
     if not colon:
@@ -98,9 +125,11 @@ def _parse(rule: str) -> Rule:
             return plain[name]
     elif name == "after" and rest:
         return lambda text, _: text.rpartition(rest)[2].lstrip().partition("\n")[0] if rest in text else None
+    elif name == "json" and rest:
+        return lambda text, _: json_field(text, rest.split("."))
     elif name == "regex" and rest:
         return _regex(rest)
-    known = "whole, first_line, last_number, letter, after:MARKER, regex:PATTERN"
+    known = "whole, first_line, last_number, letter, after:MARKER, json:FIELD, regex:PATTERN"
     raise ValueError(f"unknown extract rule {rule!r}; known: {known}")
 
 

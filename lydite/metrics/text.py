@@ -1,4 +1,4 @@
-"""Metrics of generated text against reference texts: exact match, token F1, chrF.
+"""Metrics of generated text against reference texts: exact match and token F1.
 
 Exact match and F1 take the best of several references. Normalisation is part of the metric:
 
@@ -7,19 +7,17 @@ Exact match and F1 take the best of several references. Normalisation is part of
     squad   SQuAD 1.1: lower case, no ASCII punctuation, no English articles, single spaces (Rajpurkar et al. 2016,
             official evaluation script v1.1). In Chinese and Japanese all Unicode punctuation goes, and every
             ideograph and kana is a token of its own, since there are no spaces to split at (as in MLQA, Lewis et al. 2020)
-
-chrF is computed from sacrebleu's statistics and keeps sacrebleu's signature.
+    mlqa    MLQA, official evaluation script v1: lower case, no Unicode punctuation, no articles of the language (en, es,
+            de, vi, ar), Chinese characters one by one
+    trivia  TriviaQA, official evaluation script: as squad, but punctuation and _ become spaces, and ‘ ’ ´ ` count as such
 """
 
-import functools
 import re
 import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
-
-import numpy as np
+from typing import Literal
 
 from lydite.metrics.extract import canonical_number
 from lydite.types import Metric
@@ -28,8 +26,8 @@ EXACT_MATCH = Metric(name="exact_match", unit="proportion")
 F1 = Metric(name="f1", bounds=(0.0, 1.0))
 """Token F1 against the best reference, mean over samples, from 0 to 1."""
 
-Normalization = Literal["none", "number", "squad"]
-NORMALIZATIONS: tuple[Normalization, ...] = ("none", "number", "squad")
+Normalization = Literal["none", "number", "squad", "mlqa", "trivia"]
+NORMALIZATIONS: tuple[Normalization, ...] = ("none", "number", "squad", "mlqa", "trivia")
 UNSPACED = ("zh", "ja")
 """Languages written without spaces, in which characters stand in for words."""
 
@@ -48,6 +46,41 @@ def squad_tokens(text: str, language: str = "en") -> list[str]:
     return _ARTICLES.sub(" ", text.translate(_NO_ASCII_PUNCTUATION)).split()
 
 
+_MLQA_ARTICLES = {
+    "en": (_ARTICLES, " "),
+    "es": (re.compile(r"\b(un|una|unos|unas|el|la|los|las)\b"), " "),
+    "de": (re.compile(r"\b(ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b"), " "),
+    "vi": (re.compile(r"\b(của|là|cái|chiếc|những)\b"), " "),
+    # The article is a prefix. Cutting it also cuts words that only begin like it, here as in the script.
+    "ar": (re.compile(r"(?:^|\s)ال"), " "),
+}
+_MLQA_CHINESE = re.compile(r"([\u4e00-\u9fa5])")
+_TRIVIA_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation + "‘’´`", " "))
+
+
+def mlqa_tokens(text: str, language: str) -> list[str]:
+    """Tokens after the normalisation of MLQA's evaluation script, whose languages are ar, de, en, es, hi, vi, zh."""
+    text = "".join(char for char in text.lower() if not _is_punctuation(char))
+    if language in _MLQA_ARTICLES:
+        articles, instead = _MLQA_ARTICLES[language]
+        text = articles.sub(instead, text)
+    return (_MLQA_CHINESE.sub(r" \1 ", text) if language == "zh" else text).split()
+
+
+def trivia_tokens(text: str) -> list[str]:
+    """Tokens after the normalisation of TriviaQA's evaluation script."""
+    return _ARTICLES.sub(" ", text.replace("_", " ").lower().translate(_TRIVIA_PUNCTUATION)).split()
+
+
+def tokens(text: str, how: Normalization, language: str = "en") -> list[str]:
+    """Tokens of a text after a normalisation; with `none` and `number` the pieces between white space."""
+    if how == "squad":
+        return squad_tokens(text, language)
+    if how == "mlqa":
+        return mlqa_tokens(text, language)
+    return trivia_tokens(text) if how == "trivia" else text.split()
+
+
 def _is_punctuation(char: str) -> bool:
     return char in string.punctuation or unicodedata.category(char).startswith("P")
 
@@ -56,6 +89,8 @@ def normalize(text: str, how: Normalization, language: str = "en") -> str:
     """The form in which texts are compared by exact match."""
     if how == "squad":
         return ("" if language in UNSPACED else " ").join(squad_tokens(text, language))
+    if how in ("mlqa", "trivia"):
+        return " ".join(tokens(text, how, language))
     if how == "number":
         return canonical_number(text) or text.strip()
     return text.strip()
@@ -67,9 +102,17 @@ def exact_match(answer: str, targets: Sequence[str], how: Normalization = "none"
     return float(any(found == normalize(target, how, language) for target in targets))
 
 
-def token_f1(answer: str, targets: Sequence[str], language: str = "en") -> float:
+def token_f1(answer: str, targets: Sequence[str], language: str = "en", how: Normalization = "squad") -> float:
     """Largest F1 between the bags of tokens of the answer and of a target; 0 where they share none."""
-    return max(_f1(squad_tokens(answer, language), squad_tokens(target, language)) for target in targets)
+    found = tokens(answer, how, language)
+    return max(_f1(found, tokens(target, how, language)) for target in targets)
+
+
+def token_f1_or_nothing(answer: str, targets: Sequence[str]) -> float:
+    """token_f1 as SQuAD 2.0 and CoQA have it: where either side has no tokens, 1 if neither has any, else 0."""
+    found = squad_tokens(answer)
+    wanted = [squad_tokens(target) for target in targets]
+    return max(_f1(found, one) if found and one else float(found == one) for one in wanted)
 
 
 def _f1(answer: list[str], target: list[str]) -> float:
@@ -80,59 +123,5 @@ def _f1(answer: list[str], target: list[str]) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-# ----------------------------------------------------------------------------------------------- chrF
-
-_ORDERS, _BETA = 6, 2
-
-
-def _chrf(sums: Any) -> Any:
-    """chrF2 from sums of (n-grams of the answer, of the reference, shared) for orders 1 to 6 [..., 18], from 0 to 1.
-
-    Mean precision and recall over the orders that both sides have, then F with beta 2 (Popović 2015; sacrebleu's
-    effective order).
-    """
-    answer, reference, shared = np.moveaxis(
-        np.asarray(sums, dtype=float).reshape(*np.shape(sums)[:-1], _ORDERS, 3), -1, 0
-    )
-    counted = (answer > 0) & (reference > 0)
-    orders = np.maximum(counted.sum(-1), 1)
-    precision = np.where(counted, shared / np.maximum(answer, 1), 0).sum(-1) / orders
-    recall = np.where(counted, shared / np.maximum(reference, 1), 0).sum(-1) / orders
-    bottom = _BETA**2 * precision + recall
-    return np.where(bottom > 0, (1 + _BETA**2) * precision * recall / np.where(bottom > 0, bottom, 1), 0.0)
-
-
-CHRF = Metric(name="chrf", finish=_chrf)
-"""Character n-gram F-score of the corpus, from 0 to 1 like every other score here: sacrebleu's number over 100."""
-
-
-def chrf_stats(answer: str, targets: Sequence[str]) -> tuple[float, ...]:
-    """sacrebleu's 18 statistics of one segment, against the reference that fits it best."""
-    # The same entry that sacrebleu's own significance tests use; a test holds it to `corpus_score`.
-    [stats] = _sacrebleu_chrf()._extract_corpus_statistics([answer], [[target] for target in targets])
-    return tuple(float(count) for count in stats)
-
-
-def chrf_signature(num_references: int) -> str:
-    """sacrebleu's signature of the chrF that is computed here; 0 references: their number varies."""
-    import sacrebleu
-
-    options = f"nrefs:{num_references or 'var'}|case:mixed|eff:yes|nc:{_ORDERS}|nw:0|space:no"
-    return f"{options}|version:{sacrebleu.__version__}"
-
-
-@functools.cache
-def _sacrebleu_chrf() -> Any:
-    from sacrebleu.metrics import CHRF as SacrebleuChrf
-
-    return SacrebleuChrf(char_order=_ORDERS, word_order=0, beta=_BETA)
-
-
 Judge = Callable[[str, Sequence[str]], tuple[float, tuple[float, ...]]]
 """(answer, targets) to (value, statistics); no statistics for means of values."""
-
-
-def chrf(answer: str, targets: Sequence[str]) -> tuple[float, tuple[float, ...]]:
-    """Sentence chrF and its statistics."""
-    stats = chrf_stats(answer, targets)
-    return float(_chrf(np.array(stats))), stats

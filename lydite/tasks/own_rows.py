@@ -8,10 +8,10 @@ from typing import Any
 from lydite.data.files import read_rows
 from lydite.errors import DataError, TaskError
 from lydite.metrics.extract import LETTERS
-from lydite.metrics.text import UNSPACED, chrf_signature
+from lydite.metrics.text import UNSPACED
 from lydite.tasks.choice import choice_task
 from lydite.tasks.common import Samples, fingerprint
-from lydite.tasks.generate import GRADERS, generation_task, grader
+from lydite.tasks.generate import GRADERS, generation_task, grader, metric_signatures
 from lydite.tasks.heldout import heldout_task
 from lydite.tasks.lastword import last_word_task
 from lydite.tasks.own import TaskFile
@@ -73,7 +73,7 @@ def _family(file: TaskFile, samples: Samples) -> Task:
         Decoding(max_new_tokens=file.max_new_tokens, stop_strings=file.stop),
         answer=lambda sample: lead + sample.targets[0],
         description=file.description,
-        settings={"chrf": chrf_signature(0)} if "chrf" in names else {},
+        settings=metric_signatures(names, file.language),
     )
 
 

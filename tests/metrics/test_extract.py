@@ -2,7 +2,7 @@
 
 import pytest
 
-from lydite.metrics.extract import canonical_number, extract, last_number, letter, parse_rules
+from lydite.metrics.extract import canonical_number, extract, extract_by, last_number, letter, parse_rules
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,29 @@ def test_plain_rules():
 def test_unknown_rules_are_refused(rule):
     with pytest.raises(ValueError, match="extract rule"):
         parse_rules([rule])
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "answer"),
+    [
+        ('Sure: {"answer": "Paris", "why": {"n": 2}}', "answer", "Paris"),
+        ('{"answer": 4} then {"answer": 5}', "answer", "5"),
+        ('{"a": {"b": [1, "é"]}}', "a.b", '[1, "é"]'),
+        ('{not json} {"answer": true}', "answer", "true"),
+        ('{"answer": "cut', "answer", None),
+        ('{"answer": null}', "answer", None),
+        ('{"other": 1}', "answer", None),
+        ("{" * 5000, "answer", None),
+    ],
+)
+def test_json_fields(text, path, answer):
+    assert extract(text, parse_rules([f"json:{path}"])) == answer
+
+
+def test_the_rule_that_found_it_is_told():
+    rules = parse_rules(["json:answer", "after:Answer:", "last_number"])
+    assert extract_by('{"answer": 3}', rules) == ("3", 0)
+    assert extract_by("Answer: 4 figs", rules) == ("4 figs", 1)
+    assert extract_by("it is 5", rules) == ("5", 2)
+    assert extract_by("no idea", rules) == (None, None)
+    assert extract_by(" x ", ()) == ("x", None)
