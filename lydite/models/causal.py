@@ -55,7 +55,8 @@ class CausalSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     prompt_lookup: int = 0
     """Greedy decoding guesses so many tokens at a time from the text before and checks them in one step; 0: none."""
     kernel: Choice = "auto"
-    """Matrix products on CPUs: `default`, `onednn` (prepacked weights), or `auto`, whichever is faster here."""
+    """Matrix products on CPUs: `default`, `onednn` (prepacked weights), or `auto`, whichever is faster here; `bfloat16`
+    multiplies a float32 model in bfloat16, and `fastest` is whichever is fastest of all."""
     rules: Literal["lydite", "lm_eval"] = "lydite"
     """Who says where BOS stands and how texts are joined and cut: engine/tokens.py, or lm-evaluation-harness
     (engine/parity.py), for numbers that must equal its own."""
@@ -363,6 +364,8 @@ def _said(model: PreTrainedModel, scorer: Scorer, chosen: CausalSettings) -> dic
         "revision": chosen.revision,
         "trust_remote_code": chosen.trust_remote_code,
     }
+    if scorer.kernel.name == "bfloat16":
+        said["products"] = "bfloat16"
     if isinstance(scorer.head, OwnLogits):
         said["head"] = "the model's own"
     quantised = model.config.to_dict().get("quantization_config")

@@ -1,12 +1,14 @@
 """Prepacked linear layers: the same products, undone before training."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 
 from lydite.engine.linear import PackedLinear, choose_kernel
 from lydite.engine.score import Scorer
+from lydite.errors import ModelError
 from lydite.models.causal import load_causal
 from tests.engine.test_parity import tree_windows
 from tests.naive import naive
@@ -88,3 +90,19 @@ def test_parameters_are_counted_before_a_kernel_takes_them(tmp_path):
         for kernel in ("default", "onednn")
     }
     assert counts["onednn"] == counts["default"]
+
+
+def test_bfloat16_products_move_numbers_a_little_and_are_named(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path, "llama", scale=4.0)
+    plain = load_causal(folder, name="t", source="t", settings={"kernel": "default"})
+    low = load_causal(folder, name="t", source="t", settings={"kernel": "bfloat16"})
+    assert low.info.settings["products"] == "bfloat16"
+    assert "products" not in plain.info.settings
+    assert low.scorer.head.module.weight_as_it_was().dtype == torch.float32  # type: ignore[operator]
+    windows = tree_windows()
+    ours, theirs = dict(low.scorer.score(windows)), dict(plain.scorer.score(windows))
+    differences = [abs(ours[i].logprobs - theirs[i].logprobs).max() for i in theirs]
+    assert 1e-6 < max(differences) < 1.0
+    with pytest.raises(ModelError, match="kernel=default"):
+        low.network()
+    assert choose_kernel(tiny_model("llama"), "fastest").name in ("default", "onednn", "bfloat16")
