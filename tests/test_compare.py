@@ -416,6 +416,15 @@ def test_no_screen_is_so_narrow_that_numbers_are_cut(two, capsys, monkeypatch):
     assert f"[{found.interval[0]:.3f}, {found.interval[1]:.3f}]" in out
 
 
+def test_a_spreadsheet_runs_no_name(tmp_path, capsys):
+    for name, seed in (("=a", 1), ("@b", 2)):
+        evaluate(model(name), skilled(0.7, seed, name="-1+1"), out=tmp_path)
+    _, out, _ = run_cli(capsys, tmp_path, "--format", "csv")
+    [line] = csv.DictReader(io.StringIO(out))
+    assert (line["name"], line["a"], line["b"]) == ("'-1+1", "'=a", "'@b")
+    assert abs(float(line["difference"])) <= 1
+
+
 def test_other_formats(two, capsys):
     code, out, _ = run_cli(capsys, two, "--format", "csv")
     [line] = csv.DictReader(io.StringIO(out))

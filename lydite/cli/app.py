@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 a user's mistake, 2 some samples failed, 130 interrupted.
 """
 
+import io
 import signal
 import sys
 import time
@@ -60,6 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     code: object = 0
+    for stream in (sys.stdout, sys.stderr):
+        # A screen that cannot show a character, or a path that is no text, gets its number.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     _once_is_enough()
     try:
         code = make_app(arguments)(arguments, prog_name="lydite", standalone_mode=False)

@@ -19,7 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lydite.compare import Compared, Comparison, Pair
-from lydite.report.text import cut_middle, number, one_line, plural
+from lydite.report.grid import blocks
+from lydite.report.text import cut_middle, number, one_line, plural, sheet_text
 from lydite.types import Estimate
 
 Grid = list[list[str]]
@@ -236,10 +237,11 @@ def _print_grid(console: Console, grid: Grid, width: int, shrink: Sequence[int])
         table.add_column(Text(header), no_wrap=True, justify="right" if header in RIGHT else "left")
     for row in grid[1:]:
         table.add_row(*(Text(_fit(cell, widths[i])) if i in shrink else Text(cell) for i, cell in enumerate(row)))
-    # Where even the numbers do not fit, the terminal breaks the line; rich would cut them.
-    console.width = max(width, sum(widths) + 2 * (len(widths) - 1))
-    console.print(table)
-    console.width = width
+    if sum(widths) + 2 * (len(widths) - 1) <= width:
+        console.print(table)
+    else:
+        for line in blocks(grid, 1, width):
+            console.print(Text(line), soft_wrap=True)
 
 
 RIGHT = {"n", "failed", "p", "Holm p", "only", "detects", "parameters"}
@@ -327,12 +329,12 @@ def as_csv(found: Comparison) -> str:
             it, a, b = pair.difference, estimates[pair.a], estimates[pair.b]
             writer.writerow(
                 [
-                    "group" if row.members else "task", one_line(row.name), row.metric, int(row.higher_is_better),
-                    one_line(pair.a), one_line(pair.b), a.value, *(a.interval or (None, None)), b.value,
+                    "group" if row.members else "task", sheet_text(row.name), sheet_text(row.metric),
+                    int(row.higher_is_better), sheet_text(pair.a), sheet_text(pair.b), a.value, *(a.interval or (None, None)), b.value,
                     *(b.interval or (None, None)), it.value, *(it.interval or (None, None)), it.level, it.stderr,
                     it.method, it.p, it.test, pair.p_holm, it.a_only, it.b_only, it.detectable, it.power, it.n,
                     a.n_failed, b.n_failed, row.n_shared, row.n_unshared, ranks[pair.a], ranks[pair.b],
-                    one_line(pair.signature),
+                    sheet_text(pair.signature),
                 ]
             )  # fmt: skip
     return file.getvalue()

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from lydite.cli.options import COMMAND, Settings, default_out, parse_set, settings_of, task_names
@@ -17,7 +16,7 @@ from lydite.evaluate import choose_view, select
 from lydite.evaluate import evaluate as run_one
 from lydite.groups import group_estimates
 from lydite.report.table import Format
-from lydite.runs import lock, read_groups, safe_name, write_groups
+from lydite.runs import encode, lock, read_groups, safe_name, write_groups
 from lydite.types import Decoding, Group, Model, Run, Task
 
 
@@ -156,7 +155,7 @@ def _load_tasks(settings: Settings) -> tuple[list[Task], list[Group]]:
         prompted(task, shots=settings.shots, seed=settings.seed, shots_by=settings.shots_by, chat=settings.chat)
         for task in tasks
     ]
-    origin = {COMMAND: msgspec.json.encode(settings).decode()}
+    origin = {COMMAND: encode(settings).decode()}
     _refuse_one_folder([task.name for task in ready])
     return [dataclasses.replace(task, origin={**task.origin, **origin}) for task in ready], groups
 
@@ -237,7 +236,7 @@ def _print(
             }
             for run in flat
         ]
-        sys.stdout.write(msgspec.json.encode({"runs": rows, "groups": groups, "report": str(page)}).decode() + "\n")
+        sys.stdout.write(encode({"runs": rows, "groups": groups, "report": str(page)}).decode() + "\n")
         return
     print(tables(flat, groups, format=format_), end="")
     for name, of_model in runs.items():

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
-from rich.table import Table
 
 from lydite.errors import UserError
 from lydite.models.catalogue import Entry, catalogue, catalogue_entry
 from lydite.models.sources import Source, cached_folder, find_checkpoint
 from lydite.models.store import cache_folder, entry_bytes, entry_folder, remove_entry
 from lydite.models.wheels import OnProgress
+from lydite.report.grid import print_grid
 
 
 def models(
@@ -50,24 +50,15 @@ def _list(json_: bool) -> None:
     if json_:
         print(json.dumps({"cache": str(cache_folder()), "models": list(entries.values())}, ensure_ascii=False))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title, justify in (("name", "left"), ("params", "right"), ("fetch", "right"), ("licence", "left")):
-        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    table.add_column("from", no_wrap=True)
-    table.add_column("cached", justify="right", no_wrap=True)
+    grid = [["name", "params", "fetch", "licence", "from", "cached"]]
     for name, entry in catalogue().items():
         folder = cached_folder(entry)
-        table.add_row(
-            name,
-            _millions(entry.parameters),
-            _megabytes(entry.download_bytes),
-            entry.licence.replace(" Terms of Use", " Terms"),
-            "wheel, hub" if entry.wheel else "hub",
-            _megabytes(entry_bytes(folder)) if folder else "-",
-        )
-    table.add_row("uniform, random", "0", "-", "", "null models", "-")
+        row = [name, _millions(entry.parameters), _megabytes(entry.download_bytes)]
+        row += [entry.licence.replace(" Terms of Use", " Terms"), "wheel, hub" if entry.wheel else "hub"]
+        grid.append([*row, _megabytes(entry_bytes(folder)) if folder else "-"])
+    grid.append(["uniform, random", "0", "-", "", "null models", "-"])
+    print_grid(grid, names=1, right=("params", "fetch", "cached"))
     console = Console(highlight=False)
-    console.print(table)
     console.print(f"\ncache: {cache_folder()} (LYDITE_CACHE moves it)", soft_wrap=True, markup=False)
     console.print("`lydite models NAME` shows one, --fetch gets it ahead, --remove frees its space.", markup=False)
 

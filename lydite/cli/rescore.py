@@ -4,14 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from lydite.cli.options import task_names
 from lydite.errors import TaskError
 from lydite.evaluate import rescore as rescore_run
-from lydite.report.text import one_line
+from lydite.report.grid import print_grid
+from lydite.report.text import decimals, interval, number, one_line
 from lydite.runs import find_runs, read_run
 from lydite.types import Estimate, Task
 
@@ -56,15 +54,14 @@ def rescore(
 
 
 def _print(rows: list[tuple[str, str, Estimate | None, Estimate]]) -> None:
-    table = Table(box=None, pad_edge=False)
-    for name in ("model", "task", "metric", "before", "now", "n", "failed"):
-        table.add_column(name, justify="right" if name in ("before", "now", "n", "failed") else "left")
+    numbers = ["before", "now", "n", "failed"]
+    grid = [["model", "task", "metric", *numbers]]
     for model, task, old, new in rows:
-        # As Text: rich would read [..] in a name as markup, and a terminal obeys control characters.
-        names = [Text(one_line(name)) for name in (model, task, new.metric)]
-        table.add_row(*names, _number(old), _number(new), str(new.n), str(new.n_failed))
-    Console().print(table)
+        names = [one_line(name) for name in (model, task, new.metric)]
+        places = decimals(value for value in (old, new) if value)
+        grid.append([*names, _number(old, places), _number(new, places), str(new.n), str(new.n_failed)])
+    print_grid(grid, names=2, right=numbers)
 
 
-def _number(estimate: Estimate | None) -> str:
-    return "-" if estimate is None or estimate.value is None else f"{estimate.value:.4f}"
+def _number(estimate: Estimate | None, places: int) -> str:
+    return f"{number(estimate.value, places)} {interval(estimate, places)}".rstrip() if estimate else "–"

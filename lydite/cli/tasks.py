@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +16,9 @@ from lydite.errors import DataError, UserError
 from lydite.report.text import clean, one_line
 from lydite.tasks import Entry, list_tasks, load_tasks
 from lydite.types import Context, GenerateRequest, Group, Request, Sample, ScoreRequest, Task
+
+NARROW = 70
+"""Columns of a terminal below which the list of tasks has no columns of its own."""
 
 
 def tasks(
@@ -55,16 +59,23 @@ def _list(entries: list[Entry], json_: bool) -> None:
     if json_:
         _print_json([_facts(entry) for entry in entries])
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("task", no_wrap=True)
-    table.add_column("kind", no_wrap=True)
-    table.add_column("lang")
-    table.add_column("what it is")
+    rows = []
     for entry in entries:
         kind = f"{len(entry.members)} tasks" if entry.members else entry.kind.replace("_", " ")
         languages = ", ".join(entry.languages) if len(entry.languages) < 4 else f"{len(entry.languages)}"
-        table.add_row(entry.name, kind, languages, entry.description)
-    Console().print(table)
+        rows.append([entry.name, kind, languages, entry.description])
+    console = Console(markup=False, highlight=False)
+    if console.width < NARROW:
+        for name, kind, languages, description in rows:
+            console.print(f"{name} ({kind}, {languages})")
+            console.print(Padding(description, (0, 0, 0, 2), expand=False))
+    else:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for title in ("task", "kind", "lang", "what it is"):
+            table.add_column(title, no_wrap=title in ("task", "kind"))
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
     print("\n`lydite tasks NAME` shows one with its prompt, --all every subject; own data: a path to a .toml file.")
 
 

@@ -4,8 +4,8 @@
     tables(runs, groups, format="csv", all=True)       # every number in full
 
 One table holds all models: a row a task or group, groups above their members. A terminal's table shortens names, never
-numbers: it takes the fullest form of the intervals that fits and, where even the shortest does not, breaks the models
-over several tables. The other formats shorten nothing.
+numbers: it takes the fullest form of the intervals that fits, breaks the models over several tables, and where even one
+model does not fit gives each row a block of lines. The other formats shorten nothing.
 """
 
 import os
@@ -24,6 +24,7 @@ from rich.text import Text
 
 from lydite.report import text
 from lydite.report.export import as_csv, as_latex, as_markdown
+from lydite.report.grid import blocks
 from lydite.report.rows import Row, best, comparable, model_names, rows, versus_chance
 from lydite.types import Estimate, GroupEstimates, Run
 
@@ -106,40 +107,46 @@ def _plus_minus(value: Estimate, places: int) -> str:
     return f"{text.number(value.value, places)} {_no_zero(text.half_width(value, places))}".rstrip()
 
 
-def _bare(value: Estimate, places: int) -> str:
-    return text.number(value.value, places)
-
-
-STYLES: tuple[Style, ...] = (_full, _tight, _plus_minus, _bare)
+STYLES: tuple[Style, ...] = (_full, _tight, _plus_minus)
 
 
 def _screen(chosen: Sequence[Line], models: Sequence[str], width: int, color: bool) -> str:
     file = StringIO()
     console = Console(file=file, width=width, force_terminal=color, no_color=not color, highlight=False, markup=False)
-    style, per_table = _fit(chosen, models, width)
-    for start in range(0, max(len(models), 1), per_table):
-        block = models[start : start + per_table]
-        # Where even the numbers do not fit, the terminal breaks the line; rich would cut them.
-        console.width = max(width, _fixed_width(chosen, models, block, style) + MIN_NAME)
-        console.print(_table(chosen, models, block, style, width))
-    console.width = width
+    fit = _fit(chosen, models, width)
+    style = fit[0] if fit else _full
+    if fit is None:
+        for shown in blocks(_grid(chosen, models), 2, width):
+            console.print(Text(shown), soft_wrap=True)
+    else:
+        for start in range(0, max(len(models), 1), fit[1]):
+            console.print(_table(chosen, models, models[start : start + fit[1]], style, width))
     console.print(Text(_caption(chosen, models, style), style="dim"))
     return "\n".join(line.rstrip() for line in file.getvalue().split("\n"))
 
 
-def _fit(chosen: Sequence[Line], models: Sequence[str], width: int) -> tuple[Style, int]:
-    """The fullest style that shows all models side by side, and how many models one table takes."""
-    for style in STYLES[:-1]:
+def _fit(chosen: Sequence[Line], models: Sequence[str], width: int) -> tuple[Style, int] | None:
+    """The fullest style that shows all models side by side, and how many models one table takes; None: not even one."""
+    for style in STYLES:
         if _fixed_width(chosen, models, models, style) + MIN_NAME <= width:
             return style, max(len(models), 1)
     for count in range(len(models) - 1, 0, -1):
-        for style in STYLES[:-1]:
+        for style in STYLES:
             if all(
                 _fixed_width(chosen, models, models[i : i + count], style) + MIN_NAME <= width
                 for i in range(0, len(models), count)
             ):
                 return style, count
-    return _bare, 1
+    return None
+
+
+def _grid(chosen: Sequence[Line], models: Sequence[str]) -> list[list[str]]:
+    """Everything in full: name, metric, one column a model, n, failed, chance."""
+    columns = _columns(chosen, models, models, _full)
+    for model, column in zip(models, columns[1:-3], strict=True):
+        column[0] = text.one_line(model)
+    names = ["task", *("  " * line.depth + text.one_line(line.row.label) for line in chosen)]
+    return [list(row) for row in zip(names, *columns, strict=True)]
 
 
 def _columns(chosen: Sequence[Line], models: Sequence[str], block: Sequence[str], style: Style) -> list[list[str]]:

@@ -191,6 +191,25 @@ def test_rescore_applies_a_changed_task(folder):
     assert [e["value"] for e in after["estimates"]] == [e["value"] for e in before["estimates"]]
 
 
+def test_a_narrow_screen_keeps_numbers_and_names(folder):
+    lydite(folder, "evaluate", "random", "--tasks", "coin.toml", "--out", "out")
+    path = folder / "out" / "random" / "coin" / "run.json"
+    estimates = json.loads(path.read_text(encoding="utf-8"))["estimates"]
+    values = {e["metric"]: (e["value"], *e["interval"]) for e in estimates if e["metric"] != "margin"}
+    narrow = environment() | {"COLUMNS": "30"}
+    words = {"env": narrow, "cwd": folder, "capture_output": True, "text": True, "check": True}
+    shown = subprocess.run(command("rescore", "out"), **words).stdout
+    assert len(values) == 4
+    for metric, (value, low, high) in values.items():
+        assert f"metric {metric}," in shown
+        for word in ("before", "now"):
+            assert f"{word} {value:.3f} [{low:.3f}, {high:.3f}]" in shown
+    listed = subprocess.run(command("tasks"), **words).stdout
+    assert "arc_challenge" in listed
+    assert "Challenge set" in " ".join(listed.split())
+    assert "…" not in shown + listed
+
+
 def test_foreign_names_are_shown_and_not_obeyed(folder):
     name = "[/b]\\u001b[31m\\u202e\\ncoin"
     (folder / "coin.toml").write_text(TASK.replace('"coin"', f'"{name}"'), encoding="utf-8")

@@ -25,6 +25,19 @@ def run(capsys, *arguments):
     return stop.value.code, out, err
 
 
+def test_a_narrow_list_keeps_every_number(capsys, monkeypatch):
+    put("gemma-3-270m")
+    monkeypatch.setenv("COLUMNS", "40")
+    _, out, _ = run(capsys)
+    table = out.partition("\n\n")[0]
+    assert all(len(line) <= 40 for line in table.splitlines())
+    assert "…" not in table
+    for name, entry in catalogue().items():
+        assert name in table.splitlines()
+        assert f"params {entry.parameters / 1e6:.0f} M" in table
+    assert "cached 3 MB" in table
+
+
 def put(name):
     """An entry of the cache as a conversion would leave it."""
 

@@ -37,9 +37,18 @@ def test_fits_and_keeps_every_number(count, width):
 
 def test_no_screen_is_so_narrow_that_numbers_are_cut():
     shown = tables([run("a_task_with_a_name", "m", (estimate(0.625, 0.03125, chance=0.25, n=9000),))], width=20)
-    assert ".625" in shown
-    assert " 9000 " in shown
-    assert "0.250" in shown
+    assert "0.625 [0.594, 0.656]" in shown
+    assert "n 9000" in shown
+    assert "chance 0.250" in shown
+    assert "a_task_with_a_name" in shown
+
+
+def test_a_narrow_screen_keeps_intervals_of_all_models():
+    runs = two_models(estimate(0.9, 0.04), estimate(0.5, 0.04, chance=0.5), task="a_task_with_a_name")
+    lines = tables(runs, width=40).splitlines()
+    assert any("a 0.900* [0.860, 0.940]" in line for line in lines)
+    assert any("b 0.500  [0.460, 0.540]" in line for line in lines)
+    assert all(len(line) <= 40 for line in lines)
 
 
 def test_perplexities_keep_their_digits():
@@ -203,3 +212,12 @@ def test_latex_is_escaped():
     assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {6}
     assert r"\textbf{0.900 [0.860, 0.940]}" in shown
     assert r"\textbackslash{}d\_\{e\}\%\$\#\textasciitilde{}\textasciicircum{}" in shown
+
+
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t=", "＝"])
+def test_a_spreadsheet_runs_no_name(sign):
+    name = f'{sign}HYPERLINK("x")'
+    value = msgspec.structs.replace(estimate(-0.5, metric=name), signature=f"{name} -0.5")
+    [line] = csv.DictReader(StringIO(tables([run(name, name, (value,))], format="csv")))
+    assert [line[key][:2] for key in ("model", "name", "metric", "signature")] == ["'" + sign.strip()] * 4
+    assert (float(line["value"]), line["low"][0]) == (-0.5, "-")
