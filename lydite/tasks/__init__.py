@@ -19,10 +19,42 @@ __all__ = ["Entry", "list_tasks", "load_tasks"]
 
 @functools.cache
 def _entries() -> dict[str, Entry]:
-    from lydite.tasks import arc, blimp, exams, glue, gsm8k, lambada, minisuite, superglue, wikitext, xquad
+    from lydite.tasks import (
+        arc,
+        bbq,
+        bias,
+        blimp,
+        clue,
+        crosslingual,
+        exams,
+        glue,
+        gsm8k,
+        lambada,
+        minisuite,
+        superglue,
+        wikitext,
+        winograd,
+        xquad,
+    )
 
     found: dict[str, Entry] = {}
-    for benchmark in (minisuite, blimp, glue, superglue, arc, exams, lambada, wikitext, gsm8k, xquad):
+    for benchmark in (
+        minisuite,
+        blimp,
+        glue,
+        superglue,
+        arc,
+        exams,
+        lambada,
+        wikitext,
+        gsm8k,
+        xquad,
+        winograd,
+        bias,
+        bbq,
+        crosslingual,
+        clue,
+    ):
         for entry in benchmark.entries():
             assert entry.name not in found, f"two tasks are called {entry.name}"
             found[entry.name] = entry

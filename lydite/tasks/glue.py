@@ -247,7 +247,7 @@ AX = _spec(
         "test": (*_paths("AX", "diagnostic-full.tsv"), "glue/diagnostic-full.tsv"),
         "server": (*_paths("AX", "diagnostic.tsv", "test.tsv"), "glue/diagnostic.tsv"),
     },
-    hub_splits={"test": "test", "server": "test"},
+    hub_splits={"server": "test"},
     columns=_MNLI_COLUMNS,
     label=("label", "Label"),
     labels=MNLI_LABELS,

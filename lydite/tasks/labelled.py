@@ -48,8 +48,10 @@ class Spec:
     lead: str = " "
     choices: Callable[[Mapping[str, Any]], Sequence[str]] | None = None
     """Fields to the choices, where they are not the same words for all samples."""
-    adapt: Callable[[dict[str, Any]], dict[str, Any]] | None = None
-    """Changes the fields of a row after renaming."""
+    adapt: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None
+    """Changes the fields of a row after renaming; None leaves the row out."""
+    disagreed: tuple[Any, ...] = ("-",)
+    """Labels of rows on which the annotators did not agree; such rows are left out."""
     metadata: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     revision: str | None = None
@@ -95,14 +97,17 @@ def pick(row: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 
 def sample_of(spec: Spec, labelled: bool, id: str, row: dict[str, Any]) -> Sample | None:
-    """The sample of a row; None for rows on whose label the annotators did not agree ("-")."""
+    """The sample of a row; None for rows that are left out."""
     fields = {name: pick(row, names) for name, names in spec.columns.items()}
     if spec.adapt:
-        fields = spec.adapt(fields)
+        adapted = spec.adapt(fields)
+        if adapted is None:
+            return None
+        fields = adapted
     gold: tuple[int, ...] = ()
     if labelled:
         value = pick(row, spec.label)
-        if value == "-":
+        if value in spec.disagreed:
             return None
         gold = (label_index(value, spec.labels),)
     return Sample(
@@ -121,11 +126,12 @@ def locate(spec: Spec, data_dir: Path | None, server: bool = False) -> Found:
     source = Source(
         files={split: spec.files[key] for split, key in splits.items() if key in spec.files},
         read=spec.read,
-        repository=spec.hub[0],
+        repository=spec.hub[0] if splits["test"] in spec.hub_splits else "",
         configuration=spec.hub[1],
         splits={split: spec.hub_splits[key] for split, key in splits.items() if key in spec.hub_splits},
         revision=spec.revision,
         beside=spec.beside,
+        original=spec.source,
     )
     return find(spec.name + ("_test" if server else ""), source, data_dir)
 

@@ -87,6 +87,7 @@ def entries() -> list[Entry]:
 def load(server: bool, data_dir: Path | None) -> Task:
     """The task, or its unlabelled test split."""
     source = Source(
+        original=SOURCE,
         files={
             "test": (f"superglue/MultiRC/{'test' if server else 'val'}.jsonl",),
             "shots": ("superglue/MultiRC/train.jsonl",),

@@ -75,6 +75,7 @@ def entries() -> list[Entry]:
 def load(server: bool, data_dir: Path | None) -> Task:
     """The task, or its unlabelled test split."""
     source = Source(
+        original=SOURCE,
         files={
             "test": (f"superglue/ReCoRD/{'test' if server else 'val'}.jsonl",),
             "shots": ("superglue/ReCoRD/train.jsonl",),

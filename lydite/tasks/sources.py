@@ -25,7 +25,7 @@ class Source:
     """Split to paths below the data folder; the first that exists is used."""
     read: Callable[[Path], Iterable[Row]]
     repository: str
-    """On the hub."""
+    """On the hub; empty where no copy there gives the same samples."""
     configuration: str | None = None
     splits: Mapping[str, str]
     """Split to its name on the hub."""
@@ -33,6 +33,8 @@ class Source:
     """On the hub; "refs/convert/parquet" where the main branch is a loading script, which `datasets` no longer runs."""
     beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """File name to names in the same folder that `read` opens too, so that they count in the fingerprint."""
+    original: str = ""
+    """Where the original files can be had."""
     reshape: Callable[[Iterable[Row]], Iterator[Row]] | None = None
     """Rows of the hub to rows as `read` gives them, where the two differ in more than names."""
 
@@ -57,7 +59,7 @@ class Found:
         """Yields (line, row) of a split. Raises DataError that says where it looked and how to get the data."""
         if split in self.paths:
             yield from self.source.read(self.paths[split])
-        elif self.is_local or not hub_is_possible():
+        elif self.is_local or not self.source.repository or not hub_is_possible():
             raise self._missing(split)
         else:
             rows = enumerate(self._from_hub(split), 1)
@@ -77,15 +79,20 @@ class Found:
     @property
     def origin(self) -> dict[str, str]:
         """Which file is evaluated, for the run's environment: partial copies say so in their names."""
-        return {"data": str(self.paths["test"])} if self.is_local else {"data": f"hub:{self.source.repository}"}
+        return (
+            {"data": str(self.paths["test"])} if self.is_local else {"data": f"hub:{self.source.repository or 'none'}"}
+        )
 
     def _missing(self, split: str) -> DataError:
         wanted = " or ".join(self.source.files.get(split, (f"file for split {split!r}",)))
         looked = f"in {self.folder.resolve()}" if self.folder else "since no data folder is named"
         hub = "fetched from the hub" if hub_is_possible() else "fetched from the hub after pip install 'lydite[data]'"
+        ways = [f"{self.source.original} has it"] if self.source.original else []
+        if self.source.repository and not self.is_local:
+            ways.append(f"{self.source.repository} can be {hub}")
         return DataError(
             f"{self.name}: no {wanted} {looked}; point --data-dir or LYDITE_DATA at a folder that holds it"
-            + ("" if self.is_local else f" ({self.source.repository} can be {hub})")
+            + (f" ({', and '.join(ways)})" if ways else "")
         )
 
     def _from_hub(self, split: str) -> Iterator[dict[str, Any]]:

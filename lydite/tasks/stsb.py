@@ -74,6 +74,7 @@ def entries() -> list[Entry]:
 def load(server: bool, data_dir: Path | None) -> Task:
     """The task, or its unlabelled test split."""
     source = Source(
+        original=SOURCE,
         files={"test": (f"glue/STS-B/{'test' if server else 'dev'}.tsv",), "shots": ("glue/STS-B/train.tsv",)},
         read=read_glue,
         repository=REPOSITORY,
