@@ -25,7 +25,7 @@ import msgspec
 
 from lydite.errors import ModelError
 from lydite.models.server_answer import (
-    BYTES_PER_TOKEN,
+    CHARS_PER_TOKEN,
     CHAT,
     COMPLETIONS,
     ChatReply,
@@ -201,9 +201,9 @@ async def _questions(client: Client, name: str, chosen: ServerSettings) -> tuple
 async def _find_model(client: Client, name: str) -> ListedModel:
     """The named model, or the only one. A server that keeps no list is believed where a name is given."""
     try:
-        models = (await client.send("/models", None, ModelList, patient=False)).data
+        models = (await client.get("/models", ModelList, max_retries=0 if name else None)).data
     except RequestFailed as error:
-        if name and not error.transient:
+        if name:
             return ListedModel(id=name)
         raise ModelError(
             f"{client.url} does not list its models ({error.reason}); mend the address or add #MODEL"
@@ -221,8 +221,8 @@ async def _find_model(client: Client, name: str) -> ListedModel:
 async def _why_no_scores(client: Client, dialect: Dialect) -> str:
     """Why the server's completions give no log-probabilities of a prompt; empty if they do. RequestFailed: it has none."""
     try:
-        reply = await client.send(
-            COMPLETIONS, score_body(dialect, PROBE), TextReply, num_tokens=len(PROBE) // BYTES_PER_TOKEN
+        reply = await client.post(
+            COMPLETIONS, score_body(dialect, PROBE), TextReply, num_tokens=len(PROBE) // CHARS_PER_TOKEN
         )
     except RequestFailed as error:
         if error.status in (404, 405):
@@ -236,7 +236,7 @@ async def _why_no_scores(client: Client, dialect: Dialect) -> str:
         return "its log-probabilities are all 0" if all_zero(echo) else ""
     # It may know completions and refuse only `echo` or `logprobs`.
     body = generate_body(dialect, _hello(chat=False))
-    await client.send(COMPLETIONS, body, TextReply, num_tokens=len(PROBE) // BYTES_PER_TOKEN)
+    await client.post(COMPLETIONS, body, TextReply, num_tokens=len(PROBE) // CHARS_PER_TOKEN)
     return refused
 
 
@@ -245,8 +245,8 @@ async def _chat_dialect(client: Client, dialect: Dialect, why: str) -> Dialect:
     dialect = msgspec.structs.replace(dialect, chat=True)
     for _ in range(3):
         try:
-            await client.send(
-                CHAT, generate_body(dialect, _hello(chat=True)), ChatReply, num_tokens=len(PROBE) // BYTES_PER_TOKEN
+            await client.post(
+                CHAT, generate_body(dialect, _hello(chat=True)), ChatReply, num_tokens=len(PROBE) // CHARS_PER_TOKEN
             )
             return dialect
         except RequestFailed as error:

@@ -29,7 +29,7 @@ from lydite.types import (
 COMPLETIONS, CHAT = "/completions", "/chat/completions"
 MOST_STOPS = 4
 """Stop strings that the protocol takes; at the others the text is cut here."""
-BYTES_PER_TOKEN = 4
+CHARS_PER_TOKEN = 4
 """For the limit of tokens a minute, until the server says how many there were."""
 _SEED_RANGE = 2**31
 """Some servers keep seeds in 32 bits."""
@@ -254,7 +254,7 @@ class ServerModel:
         if not request.continuation:
             return Failure(reason="the continuation is empty")
         text, _ = self._text(request)
-        reply = await self._ask(COMPLETIONS, score_body(self._dialect, text), TextReply, len(text.encode()), 1)
+        reply = await self._ask(COMPLETIONS, score_body(self._dialect, text), TextReply, len(text), 1)
         if isinstance(reply, Failure):
             return reply
         found = read_echo(reply.choices[0].logprobs, text, reply.usage.completion_tokens if reply.usage else None)
@@ -262,7 +262,7 @@ class ServerModel:
 
     async def _generate(self, request: GenerateRequest) -> Output:
         body, decoding = generate_body(self._dialect, request), request.decoding
-        size = len(request.prompt.encode()) + sum(len(message.content.encode()) for message in request.messages)
+        size = len(request.prompt) + sum(len(message.content) for message in request.messages)
         if not uses_chat(self._dialect, request):
             reply = await self._ask(COMPLETIONS, body, TextReply, size, decoding.max_new_tokens)
             if isinstance(reply, Failure):
@@ -282,9 +282,9 @@ class ServerModel:
         self, path: str, body: dict[str, Any], as_type: type[Reply], size: int, max_new_tokens: int
     ) -> Reply | Failure:
         """One reply, counted; a Failure where there is none."""
-        estimated = size // BYTES_PER_TOKEN + max_new_tokens
+        estimated = size // CHARS_PER_TOKEN + max_new_tokens
         try:
-            reply = await self._client.send(path, body, as_type, num_tokens=estimated)
+            reply = await self._client.post(path, body, as_type, num_tokens=estimated)
         except RequestFailed as error:
             if error.status in (404, 405):
                 raise ModelError(

@@ -122,7 +122,8 @@ class Client:
         return f"Client({self.url!r})"
 
     async def __aenter__(self) -> "Client":
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        headers = {"Content-Type": "application/json"}
+        headers |= {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._http = httpx2.AsyncClient(
             headers=headers,
             timeout=self._timeout,
@@ -139,43 +140,50 @@ class Client:
         await self._http.aclose()
         self._http = None
 
-    async def send(
-        self, path: str, body: dict[str, Any] | None, as_type: type[T], *, num_tokens: int = 0, patient: bool = True
-    ) -> T:
-        """The server's answer to POST `path` (GET without a body), read as `as_type`; RequestFailed or ModelError.
+    async def get(self, path: str, as_type: type[T], *, max_retries: int | None = None) -> T:
+        """The first question: where nobody answers, that is a ModelError at once."""
+        return await self._send(path, None, as_type, 0, self._max_retries if max_retries is None else max_retries)
 
-        `num_tokens`: about how many it will count. Not `patient`: a server that cannot be reached is an error at once.
-        """
+    async def post(self, path: str, body: dict[str, Any], as_type: type[T], *, num_tokens: int) -> T:
+        """The server's answer, read as `as_type`; RequestFailed or ModelError. `num_tokens`: about how many it will count."""
+        try:
+            data = msgspec.json.encode(body)
+        except UnicodeEncodeError:
+            raise RequestFailed("the text holds a lone surrogate, which cannot be sent", transient=False) from None
+        return await self._send(path, data, as_type, num_tokens, self._max_retries)
+
+    async def _send(self, path: str, data: bytes | None, as_type: type[T], num_tokens: int, max_retries: int) -> T:
         attempt = 0
         while True:
             await self.limiter.take(num_tokens)
             try:
-                return await self._once(path, body, as_type)
+                return await self._once(path, data, as_type)
             except httpx2.ConnectError as error:
-                if not patient:
+                name = type(error).__name__  # no more of it: addresses might hold secrets
+                if data is None:
                     raise ModelError(
-                        f"no server answers at {self.url} ({_name(error)}); start it or mend the address"
+                        f"no server answers at {self.url} ({name}); start it or mend the address"
                     ) from error
-                fault = _PassingFault(f"the server cannot be reached ({_name(error)})")
+                fault = _PassingFault(f"the server cannot be reached ({name})")
             except httpx2.InvalidURL as error:
                 raise ModelError(f"{self.url} is no address: {error}") from error
             except (TimeoutError, httpx2.TimeoutException):
                 fault = _PassingFault(f"no answer within {self._timeout:g} s")
-            except httpx2.TransportError as error:
-                fault = _PassingFault(f"the connection was lost ({_name(error)})")
+            except httpx2.RequestError as error:
+                fault = _PassingFault(f"the connection was lost ({type(error).__name__})")
             except _PassingFault as error:
                 fault = error
             attempt += 1
-            if attempt > self._max_retries:
+            if attempt > max_retries:
                 raise RequestFailed(f"{fault.reason}; tried {attempt} times", transient=True)
             await self._clock.sleep(self._pause(attempt, fault.pause))
 
-    async def _once(self, path: str, body: dict[str, Any] | None, as_type: type[T]) -> T:
+    async def _once(self, path: str, data: bytes | None, as_type: type[T]) -> T:
         assert self._http is not None, "used outside of `async with`"
         # httpx's own timeouts are between two pieces of an answer; one that drips in would never end.
         async with asyncio.timeout(self._timeout):
-            method = "GET" if body is None else "POST"
-            response = await self._http.request(method, self.url + path, json=body)
+            method = "GET" if data is None else "POST"
+            response = await self._http.request(method, self.url + path, content=data)
         if response.status_code != 200:
             self._refuse(response)
         if self._key and len(self._key) >= SECRET_LENGTH and self._key.encode() in response.content:
@@ -263,8 +271,3 @@ def is_local(url: str) -> bool:
     """Whether an address is this machine's own."""
     host = urlsplit(url).hostname or ""
     return host in ("localhost", "::1") or host.startswith("127.")
-
-
-def _name(error: BaseException) -> str:
-    """What went wrong, without addresses: their user part might be a secret."""
-    return type(error).__name__

@@ -11,7 +11,7 @@ border before it that is known, the same one for all requests of a sample that s
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,60 +88,109 @@ def read_echo(found: EchoedTokens | None, text: str, num_generated: int | None) 
 def lay(tokens: Sequence[str], text: bytes) -> list[int | None] | None:
     """The byte at which each token begins; None where the tokens do not spell the text.
 
-    A token may lack the space before it. Tokens of unknown bytes fill the gap up to the next known one.
+    All ways to lay the tokens over the text are followed at once, as sets of positions in the bits of an integer. A start
+    is known if it is the same in all of them. Up to MAX_SPECIAL tokens in front may be special ones: -1.
     """
-    starts: list[int | None] = []
-    position = pending = 0
-    plain = b"\xe2\x96\x81" in text  # U+2581 stands for a space in SentencePiece vocabularies
-    for token in tokens:
-        known = _bytes(token, plain)
-        if known is None:
-            starts.append(None if pending else position)
-            pending += 1
-            continue
-        place = _after_gap(text, position + pending, known) if pending else _next(text, position, known)
-        if place is None:
-            if position or pending or len(starts) >= MAX_SPECIAL:
-                return None
-            starts.append(-1)
-            continue
-        starts.append(place[0])
-        position, pending = place[1], 0
-    left = len(text) - position
-    return starts if (left >= pending if pending else left == 0) else None
-
-
-def _next(text: bytes, position: int, known: bytes) -> tuple[int, int] | None:
-    """Begin and end of a token at `position`: as it is, without a space that the text lacks (only the first token),
-    or after a space that the token lacks."""
-    if text.startswith(known, position):
-        return position, position + len(known)
-    if position == 0 and known.startswith(b" ") and len(known) > 1 and text.startswith(known[1:]):
-        return 0, len(known) - 1
-    if text.startswith(b" " + known, position):
-        return position, position + 1 + len(known)
+    for num_special in range(min(MAX_SPECIAL, len(tokens)) + 1):
+        starts = _lay(tokens[num_special:], text)
+        if starts is not None:
+            return [-1] * num_special + starts
     return None
 
 
-def _after_gap(text: bytes, earliest: int, known: bytes) -> tuple[int, int] | None:
-    """The first place of a token after tokens whose bytes are not known; each of them has at least one."""
-    at = text.find(known, earliest)
-    return None if at < 0 else (at, at + len(known))
-
-
-def _bytes(token: str, plain: bool) -> bytes | None:
-    """The bytes of a token's text; None for pieces of a character whose bytes are not known."""
-    if token.startswith("bytes:"):  # how OpenAI writes such pieces
-        return b"".join(bytes.fromhex(pair) for pair in _ESCAPED.findall(token)) or None
-    if not token or _BROKEN in token:
+def _lay(tokens: Sequence[str], text: bytes) -> list[int | None] | None:
+    high = _high_bytes(text)
+    steps = [
+        (number, piece) for number, token in enumerate(tokens) for piece in _pieces(token, b"\xe2\x96\x81" in text)
+    ]
+    reached = [1]  # before each step: bit p is set if the pieces before it can end at byte p
+    for _, piece in steps:
+        reached.append(_after(reached[-1], piece, text, high))
+        if not reached[-1]:
+            return None
+    places = reached[-1] & (1 << len(text))
+    if not places:
         return None
-    if not plain:
-        token = token.replace("\u2581", " ")
-    return token.encode("utf-8", "surrogatepass")
+    starts: list[int | None] = [None] * len(tokens)
+    for at in range(len(steps) - 1, -1, -1):
+        number, piece = steps[at]
+        places = _before(places, piece, text, high, reached[at])
+        starts[number] = places.bit_length() - 1 if places.bit_count() == 1 else None
+    return starts
+
+
+_Piece = bytes | None
+"""A part of a token: its bytes, or None for one to three bytes of a character that is not whole."""
+
+
+def _pieces(token: str, plain: bool) -> list[_Piece]:
+    """A token as parts; `plain`: the text has U+2581 of its own, which else stands for a space (SentencePiece)."""
+    if token.startswith("bytes:"):  # how OpenAI writes parts of characters
+        return [b"".join(bytes.fromhex(pair) for pair in _ESCAPED.findall(token))]
+    if not token:
+        return [None]
+    token = token if plain else token.replace("\u2581", " ")
+    found: list[_Piece] = []
+    for number, part in enumerate(token.split(_BROKEN)):
+        found += [None] if number else []
+        found += [part.encode("utf-8", "surrogatepass")] if part else []
+    return found
+
+
+def _high_bytes(text: bytes) -> int:
+    """Positions of the bytes that are no ASCII, as bits."""
+    return int("0" + "".join("1" if byte > 127 else "0" for byte in reversed(text)), 2)
+
+
+def _after(places: int, piece: _Piece, text: bytes, high: int) -> int:
+    """Where a piece can end that begins at one of `places`."""
+    if piece is None:
+        one = (places & high) << 1
+        two = (one & high) << 1
+        return one | two | (two & high) << 1
+    found = 0
+    for place in _bits(places):
+        for end in _ends(place, piece, text):
+            found |= 1 << end
+    return found
+
+
+def _before(places: int, piece: _Piece, text: bytes, high: int, reached: int) -> int:
+    """Those of the `reached` places from which a piece can end at one of `places`."""
+    if piece is None:
+        one = (places >> 1) & high
+        two = (one >> 1) & high
+        return (one | two | (two >> 1) & high) & reached
+    found = 0
+    for place in _bits(reached):
+        if any(places >> end & 1 for end in _ends(place, piece, text)):
+            found |= 1 << place
+    return found
+
+
+def _ends(place: int, piece: bytes, text: bytes) -> list[int]:
+    """Where these bytes can end that begin at `place`: as they are, after a space that the token lacks (SentencePiece
+    tokens that were decoded one by one), or, at the beginning, without a space that the text lacks."""
+    found = [place + len(piece)] if text.startswith(piece, place) else []
+    if text.startswith(b" " + piece, place):
+        found.append(place + 1 + len(piece))
+    if place == 0 and piece.startswith(b" ") and len(piece) > 1 and text.startswith(piece[1:]):
+        found.append(len(piece) - 1)
+    return found
+
+
+def _bits(places: int) -> Iterator[int]:
+    while places:
+        low = places & -places
+        yield low.bit_length() - 1
+        places ^= low
 
 
 def _with_offsets(starts: list[int | None], found: EchoedTokens, text: str, count: int) -> list[int | None]:
-    """Fills unknown starts from the server's offsets, if those agree with every start that is known, and with the end."""
+    """Fills unknown starts from the server's offsets, if those agree with every start that is known, and with the end.
+
+    A token with the end of one character and the beginning of another counts as ending between them.
+    """
     offsets = found.text_offset
     if None not in starts or offsets is None or len(offsets) <= count or offsets[count] != len(text):
         return starts

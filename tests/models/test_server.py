@@ -145,10 +145,11 @@ def test_sampling_options_are_sent_and_those_without_a_name_refused():
     assert "top_p" not in greedy
 
 
-def test_other_kinds_of_requests_fail():
+def test_what_cannot_be_answered_or_sent_fails():
+    requests = [LabelRequest(sample_id="s", index=0, text="x"), generate("\ud800"), score("a", ""), score("", "\ud800")]
     with StandIn() as server:
-        [output] = ask(load_model(server.url, settings=FAST), [LabelRequest(sample_id="s", index=0, text="x")])
-    assert isinstance(output, Failure)
+        outputs = ask(load_model(server.url, settings=FAST), requests)
+    assert all(isinstance(output, Failure) and not output.transient for output in outputs), outputs
 
 
 # ------------------------------------------------------------------------------------------ abilities
