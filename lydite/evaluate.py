@@ -440,4 +440,5 @@ class _Clock:
             tokens_computed=self.before.tokens_computed + self.usage.tokens_computed - computed,
             tokens_generated=self.before.tokens_generated + self.usage.tokens_generated - generated,
             peak_memory_bytes=max(self.before.peak_memory_bytes, peak),
+            kernel=self.usage.kernel,
         )

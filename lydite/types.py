@@ -339,6 +339,8 @@ class Usage:
     """Token positions that really went through the network (prompts)."""
     tokens_generated: int = 0
     load_seconds: float = 0.0
+    kernel: str = ""
+    """Which matrix kernel was chosen for this machine, and why."""
     """Time that load_model took."""
 
 
@@ -454,6 +456,8 @@ class Timing(Record, frozen=True, kw_only=True):
     tokens_generated: int = 0
     peak_memory_bytes: int = 0
     """Largest resident size of the process so far."""
+    kernel: str = ""
+    """Which matrix kernel was chosen, and why; empty where there was no choice."""
 
 
 class GroupEstimates(Record, frozen=True, kw_only=True):

@@ -258,4 +258,5 @@ def _speed(name: str, runs: list[Run]) -> str:
         parts.append(f"{computed:,} of {requested:,} tokens computed")
     if generated:
         parts.append(f"{generated:,} generated")
-    return f"{name}: {', '.join(parts)}, peak memory {peak / 2**30:.1f} GiB"
+    kernel = runs[-1].timing.kernel
+    return f"{name}: {', '.join(parts)}, peak memory {peak / 2**30:.1f} GiB" + (f", kernel {kernel}" if kernel else "")

@@ -71,15 +71,15 @@ class CausalModel:
 
     def __init__(self, info: ModelInfo, encoder: Encoder, scorer: Scorer, generator: Generator) -> None:
         self.info = info
-        self.usage = Usage()
+        self.usage = Usage(kernel=f"{scorer.kernel.name} ({scorer.kernel.reason})")
         self.encoder = encoder
         self.scorer = scorer
         self.generator = generator
 
     @property
     def kernel(self) -> str:
-        """Which matrix kernel was chosen, and why; it moves numbers by no more than rounding."""
-        return f"{self.scorer.kernel.name} ({self.scorer.kernel.reason})"
+        """Which matrix kernel was chosen, and why; it moves numbers by no more than rounding (bfloat16: see settings)."""
+        return self.usage.kernel
 
     def network(self) -> PreTrainedModel:
         """The transformers model with its ordinary layers, fit for training; what inference had changed is undone."""
