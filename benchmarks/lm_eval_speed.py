@@ -17,6 +17,7 @@ import importlib.metadata
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -243,6 +244,7 @@ def main() -> None:
     parser.add_argument("--redo", action="store_true", help="measure the named rows anew")
     parser.add_argument("--docs", type=Path, help="write benchmarks.md, .json and .png there")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the running process is ended too
     args.peers = args.peers.resolve()
     rows, dtypes = rows_named(args.rows), args.dtype.split(",")
     if unknown := set(dtypes) - set(DTYPES):

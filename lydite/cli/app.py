@@ -23,6 +23,7 @@ VERBS = {
     "rescore": "Score stored outputs again, without the model.",
     "tasks": "List tasks, or show one with a rendered prompt.",
     "models": "List the catalogue of models, fetch or remove one.",
+    "bench": "Measure how fast a model answers on this machine.",
 }
 """Verb to its line of help. `lydite.cli.<verb>` holds the function of the same name."""
 
