@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lydite.engine import attention
 from lydite.engine.attention import Layers, Store
+from lydite.engine.constrain import Constraint
 from lydite.engine.decode_plain import PlainGenerator
 from lydite.engine.plan import SHARED_TOKENS, Keep, common, make_plan
 from lydite.engine.sampling import choose, has_penalty, make_generator
@@ -26,7 +27,7 @@ from lydite.engine.texts import Prompt, Texts
 from lydite.engine.tokens import Encoder, Window
 from lydite.types import Completion, Decoding, Failure, GenerateRequest
 
-MAX_ROWS = 64
+MAX_ROWS = 128
 _NAN = Failure(reason="not a number among the model's probabilities")
 Watcher = Callable[[int, int], None]
 """Is told (index of the request, token) as soon as a token is chosen."""
@@ -39,12 +40,19 @@ class Text:
     prompt: Prompt
     decoding: Decoding
     generator: np.random.Generator
+    constraint: Constraint | None = None
     new: list[int] = field(default_factory=list)
 
     @property
     def is_greedy(self) -> bool:
         """Whether the most likely token is all that matters."""
-        return not self.decoding.do_sample and not has_penalty(self.decoding)
+        return not self.decoding.do_sample and not has_penalty(self.decoding) and self.constraint is None
+
+    def choose(self, logits: Tensor) -> int:
+        """The next token from logits [V], where the most likely one is not all that matters."""
+        if self.constraint is not None:
+            logits = self.constraint.apply(logits)
+        return choose(logits, self.decoding, self.prompt.ids, self.new, self.generator)
 
 
 class Generator:
@@ -66,19 +74,25 @@ class Generator:
     def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[tuple[int, Completion | Failure]]:
         """Yields (index, Completion) as texts are done."""
         rendered = [self.encoder.render(r.messages) if r.messages else r.prompt for r in requests]
-        own: list[Prompt] = []
+        own: list[Text] = []
         plain: list[Prompt] = []
         for index, ids in enumerate(self.encoder.prompt_ids(rendered)):
-            prompt = self.texts.fit(index, ids, requests[index].decoding)
+            decoding = requests[index].decoding
+            prompt = self.texts.fit(index, ids, decoding)
             if isinstance(prompt, Failure):
                 yield index, prompt
                 continue
+            constraint = self.texts.constraints.make(decoding)
+            if isinstance(constraint, Failure):
+                yield index, constraint
+                continue
             self.num_requested += len(prompt.ids)
-            packed = self.scorer.can_decode and requests[index].decoding.num_beams == 1
-            (own if packed else plain).append(prompt)
+            if self.scorer.can_decode and decoding.num_beams == 1:
+                own.append(Text(prompt, decoding, make_generator(requests[index]), constraint))
+            else:
+                plain.append(prompt)
         if own:
-            run = _Run(self, [Text(p, requests[p.index].decoding, make_generator(requests[p.index])) for p in own])
-            for text, answer in run.answers():
+            for text, answer in _Run(self, own).answers():
                 yield text.prompt.index, answer
         before = self.plain.num_computed
         for prompt, answer in self.plain.generate(plain, requests):
@@ -217,14 +231,15 @@ class _Run:
                     break
                 token = best[here + place]
                 if logits is not None and not text.is_greedy:
-                    token = choose(logits[here + place], text.decoding, text.prompt.ids, text.new, text.generator)
+                    token = text.choose(logits[here + place])
                 text.new.append(token)
                 count += 1
                 self.owner.num_generated += 1
                 if self.owner.watch is not None:
                     self.owner.watch(text.prompt.index, token)
-                if self.owner.texts.is_done(text.new, text.decoding):
-                    done.append((row, self.owner.texts.finish(text.prompt, text.new, text.decoding)))
+                answer = self._answer(text)
+                if answer is not None:
+                    done.append((row, answer))
                     break
                 if place < len(guess) and token != guess[place]:
                     break
@@ -236,6 +251,18 @@ class _Run:
         gone = [(self.running[row], answer) for row, answer in done]
         self._leave(done)
         yield from gone
+
+    def _answer(self, text: Text) -> Completion | Failure | None:
+        """What the text is if it ends with its last token; called after every token."""
+        complete = False
+        if text.constraint is not None:
+            text.constraint.accept(text.new[-1])
+            if text.constraint.failure is not None:
+                return text.constraint.failure
+            complete = text.constraint.is_done
+        if complete or self.owner.texts.is_done(text.new, text.decoding):
+            return self.owner.texts.finish(text.prompt, text.new, text.decoding, complete=complete)
+        return None
 
     def _read(self, states: Tensor, whole: bool) -> tuple[list[int], list[bool], Tensor | None]:
         """states [N, D] -> the most likely tokens, which rows are no numbers, and all logits [N, V] where asked for."""

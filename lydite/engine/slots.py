@@ -18,6 +18,9 @@ from torch import Tensor
 
 from lydite.engine.attention import Layers, Rule
 
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+"""What scaled_dot_product_attention runs on CPUs; called by its own name because it gives the log-sum-exp too."""
+
 
 class Slots:
     """`rows` slots of `width` tokens each."""
@@ -76,6 +79,7 @@ class StepPass:
         self._rows = torch.arange(count)[:, None]
         self._places = self.starts[:, None] + steps
         self._masks: dict[int | None, Tensor | None] = {}
+        self._sums: dict[int | None, Tensor | None] = {}
 
     @property
     def positions(self) -> Tensor:
@@ -92,24 +96,51 @@ class StepPass:
         keys[self._rows, :, self._places] = key[0].view(shape).permute(1, 2, 0, 3)
         values[self._rows, :, self._places] = value[0].view(shape).permute(1, 2, 0, 3)
         keys, values = keys[:count, :, : self.longest], values[:count, :, : self.longest]
-        scale = query.shape[3] ** -0.5 if rule.scale is None else rule.scale
-        asked = (query[0] * scale).view(groups, each, count, width, -1).permute(2, 0, 1, 3, 4)
+        asked = query[0].view(groups, each, count, width, -1).permute(2, 0, 1, 3, 4)
         asked = asked.reshape(count, groups, each * width, -1)  # [B, H/G, G * m, D]
-        scores = asked @ keys.transpose(2, 3)
         shared = self.slots.shared[self.layer] if self.slots.shared is not None else None
+        fused = rule.is_plain and query.device.type == "cpu" and not self._hides_shared(rule.window)
+        attend = self._fused if fused else self._by_hand
+        out = attend(asked, keys, values, shared, rule)
+        self.layer += 1
+        rows = out.reshape(count, groups, each, width, -1).permute(0, 3, 1, 2, 4)
+        return rows.reshape(1, count * width, groups * each, -1)
+
+    def _fused(
+        self, asked: Tensor, keys: Tensor, values: Tensor, shared: tuple[Tensor, Tensor] | None, rule: Rule
+    ) -> Tensor:
+        """Through PyTorch's own kernel; the two parts are merged by their log-sum-exp (Dao 2023)."""
+        count, groups, rows, _ = asked.shape
+        mask = self._added(rule.window, rows, asked.dtype)
+        out: Tensor
+        out, total = _flash(asked, keys, values, 0.0, False, attn_mask=mask, scale=rule.scale)
+        if shared is None:
+            return out
+        flat = asked.transpose(0, 1).reshape(1, groups, count * rows, -1)
+        first, other = _flash(flat, shared[0][None], shared[1][None], 0.0, False, scale=rule.scale)
+        first = first[0].view(groups, count, rows, -1).transpose(0, 1)
+        weight = torch.sigmoid(total - other[0].view(groups, count, rows).transpose(0, 1))[..., None]
+        merged: Tensor = weight * out + (1 - weight) * first
+        return merged.to(out.dtype)
+
+    def _by_hand(
+        self, asked: Tensor, keys: Tensor, values: Tensor, shared: tuple[Tensor, Tensor] | None, rule: Rule
+    ) -> Tensor:
+        """For soft caps, sinks, and windows that end within the shared prefix."""
+        count, groups, rows, depth = asked.shape
+        asked = asked * (depth**-0.5 if rule.scale is None else rule.scale)
+        scores = asked @ keys.transpose(2, 3)
         if shared is not None:
-            flat = asked.transpose(0, 1).reshape(groups, count * each * width, -1)
-            first = (flat @ shared[0].transpose(1, 2)).view(groups, count, each * width, -1).transpose(0, 1)
+            flat = asked.transpose(0, 1).reshape(groups, count * rows, -1)
+            first = (flat @ shared[0].transpose(1, 2)).view(groups, count, rows, -1).transpose(0, 1)
             scores = torch.cat([first, scores], dim=-1)
-        weights = self._weights(scores.float(), rule, each).to(values.dtype)
+        weights = self._weights(scores.float(), rule, rows // self.width).to(values.dtype)
         known = self.slots.num_shared
         out = weights[..., known:] @ values
         if shared is not None:
-            flat = weights[..., :known].transpose(0, 1).reshape(groups, count * each * width, known)
-            out = out + (flat @ shared[1]).view(groups, count, each * width, -1).transpose(0, 1)
-        self.layer += 1
-        rows = out.view(count, groups, each, width, -1).permute(0, 3, 1, 2, 4)
-        return rows.reshape(1, count * width, groups * each, -1)
+            flat = weights[..., :known].transpose(0, 1).reshape(groups, count * rows, known)
+            out = out + (flat @ shared[1]).view(groups, count, rows, -1).transpose(0, 1)
+        return out
 
     def _weights(self, scores: Tensor, rule: Rule, each: int) -> Tensor:
         """scores [B, H/G, G * m, P + L] -> weights of the same shape."""
@@ -136,6 +167,20 @@ class StepPass:
             mask = hidden[:, None] if self.width == 1 else hidden.repeat(1, each, 1)[:, None]
             self._masks[window] = mask if bool(hidden.any()) else None
         return self._masks[window]
+
+    def _hides_shared(self, window: int | None) -> bool:
+        """Whether some row does not see all of the shared prefix."""
+        return bool(self.slots.num_shared and window is not None and int(self.positions.max()) >= window)
+
+    def _added(self, window: int | None, rows: int, dtype: torch.dtype) -> Tensor | None:
+        """The mask of the slots' own tokens as numbers to add to scores, [B, 1, G * m, L]."""
+        if window not in self._sums:
+            mask = self._mask(window, rows // self.width)
+            if mask is not None:
+                own = mask[..., self.slots.num_shared :].expand(-1, -1, rows, -1)
+                mask = torch.zeros(own.shape, dtype=dtype).masked_fill_(own, -torch.inf)
+            self._sums[window] = mask
+        return self._sums[window]
 
     def accept(self, counts: Sequence[int]) -> None:
         """So many of each text's new tokens stay."""
