@@ -90,7 +90,13 @@ def read_squad(path: Path) -> Iterator[Row]:
     try:
         articles = json.loads(read_text(path))["data"]
         rows = [
-            {"id": ask["id"], "context": paragraph["context"], "question": ask["question"], "answers": ask["answers"]}
+            {
+                "id": ask["id"],
+                "title": article.get("title", ""),
+                "context": paragraph["context"],
+                "question": ask["question"],
+                "answers": ask["answers"],
+            }
             for article in articles
             for paragraph in article["paragraphs"]
             for ask in paragraph["qas"]
