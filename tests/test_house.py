@@ -25,6 +25,7 @@ ALLOWED = {
     "adapt": {"types", "errors", "models", "training", "tasks"},
     "evaluate": {"types", "errors", "stats", "runs"},
     "groups": {"types", "errors", "stats", "runs"},
+    "audit": {"types", "errors", "stats", "runs", "metrics"},
     "compare": {"types", "errors", "stats", "runs", "metrics"},
 }
 HEAVY = {"torch", "transformers"}

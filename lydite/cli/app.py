@@ -21,6 +21,7 @@ VERBS = {
     "compare": "Pair runs sample by sample: differences, intervals, tests.",
     "report": "Make the page of a run folder again.",
     "rescore": "Score stored outputs again, without the model.",
+    "audit": "List right answers that were not read, and outputs that were never whole.",
     "tasks": "List tasks, or show one with a rendered prompt.",
     "models": "List the catalogue of models, fetch or remove one.",
     "bench": "Measure how fast a model answers on this machine.",

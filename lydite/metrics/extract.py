@@ -73,8 +73,14 @@ def canonical_number(text: str) -> str | None:
 
 def last_number(text: str) -> str | None:
     """The last number of the text in canonical spelling."""
+    found = numbers(text)
+    return found[-1] if found else None
+
+
+def numbers(text: str) -> list[str]:
+    """All numbers of the text in canonical spelling."""
     found = _NUMBER.findall(unicodedata.normalize("NFKC", text).replace("−", "-"))
-    return canonical_number(found[-1]) if found else None
+    return [number for one in found if (number := canonical_number(one)) is not None]
 
 
 def letter(text: str, num_choices: int) -> str | None:
