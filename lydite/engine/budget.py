@@ -9,7 +9,7 @@ from typing import Any
 _CPU_ROWS = 2048
 """More rows make matrix products no faster on CPUs, only memory larger."""
 _CUDA_ROWS = 16_384
-_GENERATION_POSITIONS = 65_536
+_GENERATION_POSITIONS = 32_768
 _PREFIX_BYTES = 1 << 29
 _SHARE = 8
 """A batch may take one part in so many of the free memory."""

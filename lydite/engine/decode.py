@@ -194,11 +194,11 @@ class _Run:
             [text.new[-1], *guess, *[0] * (width - 1 - len(guess))]
             for text, guess in zip(self.running, guesses, strict=True)
         ]
-        step = StepPass(self.slots, len(self.running), width)
         device = self.scorer.model.device
+        step = StepPass(self.slots, len(self.running), width, device)
         with attention.active(step):
             states = self.scorer.forward(
-                torch.tensor(ids, device=device).view(1, -1), position_ids=step.positions[None].to(device)
+                torch.tensor(ids, device=device).view(1, -1), position_ids=step.positions[None]
             )
         self.owner.num_computed += len(states)
         rows = range(len(self.running))

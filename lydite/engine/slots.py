@@ -67,16 +67,16 @@ class Slots:
 class StepPass:
     """One decoding step of the first `count` slots, `width` new tokens each; rows stand text by text."""
 
-    def __init__(self, slots: Slots, count: int, width: int = 1) -> None:
+    def __init__(self, slots: Slots, count: int, width: int = 1, device: torch.device | str = "cpu") -> None:
         self.slots = slots
         self.count = count
         self.width = width
         self.layer = 0
-        self.starts = torch.from_numpy(slots.lengths[:count].copy())
+        self.starts = torch.from_numpy(slots.lengths[:count].copy()).to(device)
         """[B]: where in its slot a text's new tokens go."""
         self.longest = int(slots.lengths[:count].max()) + width
-        steps = torch.arange(width)
-        self._rows = torch.arange(count)[:, None]
+        steps = torch.arange(width, device=device)
+        self._rows = torch.arange(count, device=device)[:, None]
         self._places = self.starts[:, None] + steps
         self._masks: dict[int | None, Tensor | None] = {}
         self._sums: dict[int | None, Tensor | None] = {}
@@ -160,7 +160,7 @@ class StepPass:
         """[B, 1, 1 or G * m, P + L]: what a row must not see; None: it sees everything."""
         if window not in self._masks:
             where = (self._places + self.slots.num_shared)[:, :, None]  # [B, m, 1]
-            keys = torch.arange(self.slots.num_shared + self.longest)
+            keys = torch.arange(self.slots.num_shared + self.longest, device=where.device)
             hidden = keys > where
             if window is not None:
                 hidden |= keys <= where - window
@@ -178,7 +178,7 @@ class StepPass:
             mask = self._mask(window, rows // self.width)
             if mask is not None:
                 own = mask[..., self.slots.num_shared :].expand(-1, -1, rows, -1)
-                mask = torch.zeros(own.shape, dtype=dtype).masked_fill_(own, -torch.inf)
+                mask = torch.zeros(own.shape, dtype=dtype, device=own.device).masked_fill_(own, -torch.inf)
             self._sums[window] = mask
         return self._sums[window]
 
