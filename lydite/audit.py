@@ -7,7 +7,8 @@ Two questions about a finished run, answered from its folder and its task, witho
 * How many outputs were cut, empty or over-long, and between which values would the score lie if these alone had all been
   wrong, or all right? Such outputs are censored rather than wrong; a score without its bounds hides that.
 
-"Wrong" is what the task gives an empty text, "right" what it gives a target, so that corpus metrics have bounds too.
+"Wrong" is what the task gives an empty text, or the output itself if that is worse; "right" is what it gives a target. So
+corpus metrics have bounds too.
 """
 
 import math
@@ -95,17 +96,20 @@ def audit(leaf: Path, task: Task) -> Audit:
             raise RunError(f"{leaf} holds no written answers to audit; they come from generation tasks")
         outcomes[outcome(record)] += 1
         _add(sheets, task, record)
-    found = tuple(
-        MetricAudit(
-            metric.name,
-            *(_value(metric, scores) for scores in (sheet.now, sheet.read)),
-            *_ordered(metric, _value(metric, sheet.wrong), _value(metric, sheet.right)),
-            tuple(sheet.missed),
-        )
-        for metric, sheet in ((metric, sheets[metric.name]) for metric in task.metrics)
-        if sheet.now
-    )
+    found = tuple(_of_metric(metric, sheets[metric.name]) for metric in task.metrics if sheets[metric.name].now)
     return Audit(len(records), {name: outcomes[name] for name in ("read", "unread", *CENSORED, "failed")}, found)
+
+
+def _of_metric(metric: Metric, sheet: _Sheet) -> MetricAudit:
+    low, high = _ordered(_value(metric, sheet.wrong), _value(metric, sheet.right))
+    return MetricAudit(
+        metric=metric.name,
+        value=_value(metric, sheet.now),
+        with_missed=_value(metric, sheet.read),
+        low=low,
+        high=high,
+        missed=tuple(sheet.missed),
+    )
 
 
 def outcome(record: SampleRecord) -> Outcome:
@@ -167,8 +171,11 @@ def _add(sheets: dict[str, _Sheet], task: Task, record: SampleRecord) -> None:
         if score is None:
             continue
         sheet.now.append(score)
-        sheet.wrong.append(wrong[name] if wrong and kind in CENSORED else score)
-        sheet.right.append(right[name] if right and kind in CENSORED else score)
+        # An output may do worse than an empty text (in TER, words too many) or, among several, as well as a target.
+        worse = wrong[name] if wrong and kind in CENSORED and _improves(task, wrong[name], score) else score
+        best = right[name] if right and kind in CENSORED and _improves(task, score, right[name]) else score
+        sheet.wrong.append(worse)
+        sheet.right.append(best)
         better = right[name] if right and found is not None and _improves(task, score, right[name]) else score
         sheet.read.append(better)
         if found is not None and better is not score and score.value is not None and better.value is not None:
@@ -211,7 +218,7 @@ def _improves(task: Task, score: Score, other: Score) -> bool:
     return other.value > score.value if up else other.value < score.value
 
 
-def _ordered(metric: Metric, wrong: float | None, right: float | None) -> tuple[float | None, float | None]:
+def _ordered(wrong: float | None, right: float | None) -> tuple[float | None, float | None]:
     if wrong is None or right is None:
         return None, None
     return min(wrong, right), max(wrong, right)
