@@ -63,7 +63,7 @@ class Sample(Record, frozen=True, kw_only=True):
 
 
 class Decoding(Record, frozen=True, kw_only=True):
-    """How text is generated; names as in transformers' GenerationConfig."""
+    """How text is generated; names as in transformers' GenerationConfig, and as in SGLang for what the answer must be."""
 
     max_new_tokens: int = 256
     do_sample: bool = False
@@ -83,6 +83,13 @@ class Decoding(Record, frozen=True, kw_only=True):
     """Taken off the logits of tokens that stand in the new text."""
     stop_strings: tuple[str, ...] = ()
     """The text is cut before the first of them."""
+    regex: str | None = None
+    """The whole answer matches this regular expression (Rust's syntax, no look-around). At most one of `regex`,
+    `json_schema` and `choices` is set; each begins with the answer's first character, a leading space included."""
+    json_schema: str | dict[str, Any] | None = None
+    """The answer is JSON of this schema; given as an object or its text, kept as text so that options can be keys."""
+    choices: tuple[str, ...] = ()
+    """The answer is one of these texts; none: it is free."""
 
     def __post_init__(self) -> None:
         _finite("Decoding", self.temperature, self.top_p, self.min_p, self.typical_p, self.length_penalty)
@@ -95,6 +102,27 @@ class Decoding(Record, frozen=True, kw_only=True):
             raise ValueError("min_p must be 1 or less, typical_p above 0 and 1 or less")
         if "" in self.stop_strings:
             raise ValueError("an empty stop string would end every answer at once")
+        self._check_constraint()
+
+    def _check_constraint(self) -> None:
+        if isinstance(self.json_schema, dict):  # the order of properties is kept: answers follow it
+            msgspec.structs.force_setattr(self, "json_schema", msgspec.json.encode(self.json_schema).decode())
+        elif self.json_schema is not None:
+            try:
+                msgspec.json.decode(self.json_schema, type=dict[str, Any])
+            except msgspec.DecodeError as error:
+                raise ValueError(f"json_schema is no JSON object: {error}") from error
+        if sum((self.regex is not None, self.json_schema is not None, bool(self.choices))) > 1:
+            raise ValueError("regex, json_schema and choices exclude each other; keep one of them")
+        if self.regex == "" or "" in self.choices:
+            raise ValueError("an empty regex or choice would leave nothing to answer")
+        if self.is_constrained and self.num_beams > 1:
+            raise ValueError("regex, json_schema and choices cannot be combined with beam search; leave num_beams out")
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether not every text may be written."""
+        return self.regex is not None or self.json_schema is not None or bool(self.choices)
 
 
 class ScoreRequest(Record, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from lydite.engine.constrain import Constraint
 from lydite.engine.sampling import has_penalty, make_generator, penalise, probabilities
 from lydite.engine.texts import Prompt, Texts
 from lydite.types import Completion, Decoding, Failure, GenerateRequest
@@ -40,6 +41,21 @@ class StopStrings(StoppingCriteria):  # type: ignore[misc]  # transformers is un
         return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
 
 
+class Complete(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped
+    """A row is done when its constraint lets nothing follow; on the way each constraint is told what was chosen."""
+
+    def __init__(self, constraints: Sequence[Constraint]) -> None:
+        self.constraints = constraints
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        """input_ids [rows, length] -> [rows], whether each is done."""
+        for constraint, token in zip(self.constraints, input_ids[:, -1].tolist(), strict=True):
+            if not constraint.is_done:  # done rows go on with padding
+                constraint.accept(token)
+        done = [constraint.is_done for constraint in self.constraints]
+        return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
+
+
 class Watch(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
     """Notes rows whose logits are not numbers (`generate` would go on with them) and lets them run on zeros."""
 
@@ -59,20 +75,26 @@ class Watch(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
 
 
 class Warp(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
-    """Our own penalties and sampling steps, so that every path means the same by them."""
+    """Our own constraints, penalties and sampling steps, so that every path means the same by them."""
 
-    def __init__(self, decoding: Decoding, start: int, first: Sequence[int]) -> None:
+    def __init__(
+        self, decoding: Decoding, start: int, first: Sequence[int], constraints: Sequence[Constraint] = ()
+    ) -> None:
         self.decoding = decoding
         self.start = start
         self.first = first
         """Where each prompt begins behind its padding."""
+        self.constraints = constraints
+        """One a row, or none at all."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         out = scores.clone()
         beams = len(scores) // len(self.first)
         for row, ids in enumerate(input_ids.tolist()):
             prompt, new = ids[self.first[row // beams] : self.start], ids[self.start :]
-            out[row] = penalise(scores[row], self.decoding, prompt, new)
+            if self.constraints:
+                out[row] = self.constraints[row].apply(scores[row])
+            out[row] = penalise(out[row], self.decoding, prompt, new)
             if self.decoding.do_sample:
                 out[row] = probabilities(out[row], self.decoding).log().to(scores.dtype)
         return out
@@ -122,9 +144,12 @@ class PlainGenerator:
         watch, stops = Watch(), StoppingCriteriaList()
         if decoding.stop_strings:
             stops.append(StopStrings(self.texts, decoding.stop_strings, width))
+        constraints = [self._constraint(decoding) for _ in batch] if decoding.is_constrained else []
+        if constraints:
+            stops.append(Complete(constraints))
         processors = LogitsProcessorList([watch])
-        if decoding.do_sample or has_penalty(decoding):
-            processors.append(Warp(decoding, width, [width - len(prompt.ids) for prompt in batch]))
+        if decoding.do_sample or has_penalty(decoding) or constraints:
+            processors.append(Warp(decoding, width, [width - len(prompt.ids) for prompt in batch], constraints))
         with torch.inference_mode(), torch.random.fork_rng():
             if decoding.do_sample:
                 torch.manual_seed(int(make_generator(requests[batch[0].index]).integers(2**62)))
@@ -139,9 +164,29 @@ class PlainGenerator:
         return [
             Failure(reason="not a number among the model's probabilities")
             if bad
-            else self.texts.finish(prompt, row, decoding)
-            for prompt, row, bad in zip(batch, out[:, width:].tolist(), watch.rows(len(batch)), strict=True)
+            else self._answer(prompt, row, decoding, constraint)
+            for prompt, row, bad, constraint in zip(
+                batch,
+                out[:, width:].tolist(),
+                watch.rows(len(batch)),
+                constraints or [None] * len(batch),
+                strict=True,
+            )
         ]
+
+    def _constraint(self, decoding: Decoding) -> Constraint:
+        constraint = self.texts.constraints.make(decoding)
+        assert isinstance(constraint, Constraint), "forms that cannot be used have failed before"
+        return constraint
+
+    def _answer(
+        self, prompt: Prompt, new: list[int], decoding: Decoding, constraint: Constraint | None
+    ) -> Completion | Failure:
+        if constraint is None:
+            return self.texts.finish(prompt, new, decoding)
+        if constraint.failure is not None:
+            return constraint.failure
+        return self.texts.finish(prompt, new[: constraint.num_accepted], decoding, complete=constraint.is_done)
 
     def _config(self, decoding: Decoding) -> GenerationConfig:
         options: dict[str, Any] = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
+from lydite.engine.constrain import Constraints
 from lydite.engine.tokens import Encoder
 from lydite.types import Completion, Decoding, Failure
 
@@ -34,6 +35,7 @@ class Texts:
     def __init__(self, model: PreTrainedModel, encoder: Encoder) -> None:
         self.encoder = encoder
         self.eos = _eos_ids(model, encoder)
+        self.constraints = Constraints(encoder, self.eos)
 
     def fit(self, index: int, ids: list[int], decoding: Decoding) -> Prompt | Failure:
         """A prompt with room for the new tokens in the model's length, cut from the left where it must be."""
@@ -61,12 +63,15 @@ class Texts:
         text = self.encoder.decode(new[-tail:])
         return any(stop in text for stop in stops)
 
-    def finish(self, prompt: Prompt, new: Sequence[int], decoding: Decoding) -> Completion:
-        """The answer, cut at the end-of-sequence token and before the first stop string; later tokens are ignored."""
+    def finish(self, prompt: Prompt, new: Sequence[int], decoding: Decoding, *, complete: bool = False) -> Completion:
+        """The answer, cut at the end-of-sequence token and before the first stop string; later tokens are ignored.
+
+        `complete`: its constraint lets nothing follow, so that it was not cut by max_new_tokens.
+        """
         end = next((i for i, token in enumerate(new) if token in self.eos), None)
         ids = list(new if end is None else new[:end])
         text, count = self.text(prompt, ids, skip_special=True), len(ids)
-        stopped = end is not None
+        stopped = complete or end is not None
         if decoding.stop_strings and any(stop in self.text(prompt, ids) for stop in decoding.stop_strings):
             stopped = True
             low, high = 1, len(ids)  # the fewest tokens whose text holds a stop string
