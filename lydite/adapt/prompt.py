@@ -67,10 +67,10 @@ def _no_shots(sample: Sample) -> Sequence[Sample]:
 def _picker(task: Task, wanted: int, by: ShotsBy, seed: int) -> Pick:
     """Reads the split with the examples once."""
     pool = list(task.samples("shots"))
-    questions = [_question(task, example).strip() for example in pool]
+    questions = [_asked(task, example) for example in pool]
 
     def pick(sample: Sample) -> Sequence[Sample]:
-        own = _question(task, sample).strip()
+        own = _asked(task, sample)
         order: Iterator[int] = iter(range(len(pool)))
         if by != "first_n":
             order = _draws((task.name, seed) if by == "task" else (task.name, sample.id, seed), len(pool))
@@ -106,6 +106,11 @@ def _question(task: Task, sample: Sample) -> str:
     context = task.prompt(sample)
     assert isinstance(context, str), f"{task.name} has messages and no solved form of a sample"
     return context.removeprefix(task.description)
+
+
+def _asked(task: Task, sample: Sample) -> str:
+    """What makes a question the same: its text, or its choices where all of it is in them."""
+    return _question(task, sample).strip() or "\x1f".join(sample.choices)
 
 
 def _solved(task: Task, sample: Sample) -> tuple[str, str]:

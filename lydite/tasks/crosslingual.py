@@ -95,12 +95,14 @@ def _xnli(language: str) -> Spec:
     )
 
 
-def _pawsx_adapt(fields: dict[str, Any]) -> dict[str, Any] | None:
+def _pawsx_adapt(language: str, fields: dict[str, Any]) -> dict[str, Any] | None:
     """Adds the sentences as the choices have them: detokenised, the first without its last sign, the second beginning
-    with a small letter. Rows with an empty sentence are left out."""
-    first, second = (detokenized(fields[name] or "").strip() for name in ("sentence1", "sentence2"))
-    if not first or not second:
+    with a small letter; in Chinese, Japanese and Korean as they are. Rows with an empty sentence are left out."""
+    if not fields["sentence1"] or not fields["sentence2"]:
         return None
+    if language in ("zh", "ja", "ko"):
+        return {**fields, "first": fields["sentence1"], "second": fields["sentence2"]}
+    first, second = (detokenized(fields[name]).strip() for name in ("sentence1", "sentence2"))
     return {**fields, "first": re.sub(r"[.,;]$", "", first), "second": second[0].lower() + second[1:]}
 
 
@@ -124,7 +126,7 @@ def _pawsx(language: str) -> Spec:
         labels=("different", "paraphrase"),
         words=(),
         choices=partial(_pawsx_choices, language),
-        adapt=_pawsx_adapt,
+        adapt=partial(_pawsx_adapt, language),
         question=lambda row: "",
         text_to_text=spelled("pawsx:", {"sentence1": "sentence1", "sentence2": "sentence2"}),
         texts=pair("sentence1", "sentence2"),

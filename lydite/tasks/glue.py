@@ -180,7 +180,6 @@ def _mnli(part: str, split: str, *originals: str, **fields: Any) -> Spec:
         question=mnli_question,
         text_to_text=spelled("mnli", {"hypothesis": "hypothesis", "premise": "premise"}),
         texts=pair("premise", "hypothesis"),
-        metadata={"genre": ("genre",)},
         licence="OANC and others, see the corpus",
         splits=f"train 392,702, dev {split} (evaluated), test {'9,796' if part == 'matched' else '9,847'} (server)",
         defects=(

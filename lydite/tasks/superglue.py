@@ -165,7 +165,6 @@ AXB = _entailment(
     files=_diagnostic("AX-b"),
     hub_splits={"test": "test", "server": "test"},
     metrics=(MCC, ACC),
-    metadata={name: (name,) for name in ("logic", "knowledge", "lexical-semantics", "predicate-argument-structure")},
     licence="none stated",
     splits="diagnostic 1,104 (evaluated; no training split)",
     defects="asked as RTE, as T5 does; lm-evaluation-harness has no such task",
