@@ -10,6 +10,8 @@ from lydite.errors import RunError, UserError
 from lydite.runs import content_hash, find_runs, read_run, safe_name
 from lydite.types import Decoding
 
+_TEXTS = ("stop_strings", "choices")
+"""Options that are lists of texts; one text is a list of one."""
 COMMAND = "command"
 """Entry of a run's environment that holds the Settings of its command as JSON."""
 
@@ -57,7 +59,7 @@ def parse_set(pairs: list[str]) -> dict[str, Any]:
         key = key.strip()
         if not equals or not key:
             raise UserError(f"--set {pair!r} is not KEY=VALUE")
-        value = _value(text.strip())
+        value = text.strip() if key == "regex" else _value(text.strip())
         if key == "shots_by":
             if value not in ("first_n", "task", "sample"):
                 raise UserError(f"--set shots_by is first_n, task or sample, not {text!r}")
@@ -65,7 +67,7 @@ def parse_set(pairs: list[str]) -> dict[str, Any]:
         elif key == "view":
             found[key] = str(value)
         elif key in Decoding.__struct_fields__:
-            found["decoding"][key] = [value] if key == "stop_strings" and isinstance(value, str) else value
+            found["decoding"][key] = [value] if key in _TEXTS and isinstance(value, str) else value
         else:
             found["model"][key] = value
     _check_decoding(found["decoding"])
