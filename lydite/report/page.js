@@ -165,6 +165,16 @@
     config.querySelector("h4").append(copyable(json, json.textContent));
   });
 
+  // Paper shows what was folded; a table of signatures that would fill dozens of sheets only if it was open already.
+  const MOST_SIGNATURES = 300;
+  const foldable = (fold) => !fold.open && (fold.closest("#signatures") === null || fold.querySelectorAll(".signature").length <= MOST_SIGNATURES);
+  let unfolded = [];
+  addEventListener("beforeprint", () => {
+    unfolded = [...document.querySelectorAll(".results details, .warnings details, #signatures > details")].filter(foldable);
+    unfolded.forEach((fold) => { fold.open = true; });
+  });
+  addEventListener("afterprint", () => unfolded.forEach((fold) => { fold.open = false; }));
+
   const links = new Map([...document.querySelectorAll(".sections a")].map((link) => [link.getAttribute("href").slice(1), link]));
   const watch = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
     if (isIntersecting) links.forEach((link, id) => (id === target.id ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current")));

@@ -92,6 +92,18 @@ def test_surest_mistakes_come_first(found):
     assert int(found["filters"]["sure"][0].removeprefix("c")) % 3 == 2
 
 
+@pytest.mark.parametrize("name", ["plain", "hostile"])
+def test_paper_has_all_numbers_and_nothing_to_click(found, name):
+    seen = found[f"paper-{name}"]
+    assert seen["scroll"] <= 703
+    assert seen["clipped"] == 0
+    assert seen["controls"] == 0
+    assert seen["before"] == seen["after"] > seen["shut"] == 0
+    assert seen["signatures"] > 0
+    assert seen["dark"].startswith("screen")
+    assert seen["ground"] == "rgb(255, 255, 255)"
+
+
 def test_without_scripts_samples_are_there(found):
     still = found["still"]
     assert still["cards"] == 12  # 4 of each task
