@@ -54,7 +54,9 @@ def main() -> None:
             same += 1
         else:
             margins.append(margin(model, ids + theirs[:parted]))
-    print(f"{args.model}: {same} of {len(rows)} texts equal, {tokens} tokens; margins where they part (nats): {margins}")
+    print(
+        f"{args.model}: {same} of {len(rows)} texts equal, {tokens} tokens; margins where they part (nats): {margins}"
+    )
     print(f"together {seconds:.1f} s, transformers one by one {peer:.1f} s")
 
 

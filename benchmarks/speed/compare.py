@@ -66,7 +66,7 @@ def _decisions(kind: str, lines: Sequence[Line], totals: Sequence[float], greedy
     if kind == "last_word":
         return {"acc": sum(greedy) / len(greedy), "perplexity": math.exp(-math.fsum(totals) / len(totals))}
     docs = _by_doc(lines)
-    lengths = [len(line["args"][1]) for line in lines]
+    lengths = [len(line["args"][1].removeprefix(" ")) for line in lines]  # of the choice, without what joins it on
     per_sign = [total / length for total, length in zip(totals, lengths, strict=True)]
     found = {"acc": totals, "acc_norm": per_sign}
     return {

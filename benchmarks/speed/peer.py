@@ -70,7 +70,8 @@ def decode(args):
         prompts = [line["prompt"] for line in lines[first : first + args.batch]]
         answers += generate(model, tokenizer, prompts, lines[0]["tokens"])
     seconds = time.perf_counter() - start
-    write(args.out, seconds=seconds, load_seconds=loaded, answers=answers)
+    count = sum(new for _, new in answers)
+    write(args.out, seconds=seconds, load_seconds=loaded, answers=answers, tokens_generated=count)
 
 
 def prompts(args):

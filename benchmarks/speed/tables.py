@@ -117,8 +117,8 @@ def times(state: State) -> str:
             cells += [_seconds(ours), _times(ratio(theirs, ours))]
         wholes = [middle(found, "whole_seconds") for found in (peer, auto)]
         rows.append([*cells, *map(_seconds, wholes), _times(ratio(*wholes))])
-    titles = ["work", "model", "lm-eval, s", "default kernel, s", "", "chosen kernel, s", ""]
-    return _table([*titles, "whole: lm-eval, s", "whole: Lydite, s", ""], rows)
+    titles = ["work", "model", "lm-eval, s", "default kernel, s", "times", "chosen kernel, s", "times"]
+    return _table([*titles, "whole: lm-eval, s", "whole: Lydite, s", "times"], rows)
 
 
 def _why(state: State, row: Row, dtype: str) -> str:
@@ -191,11 +191,7 @@ def decoding(state: State) -> str:
     rows = []
     for row, dtype in measured(state, ("decode",)):
         peer = of(state, row.name, dtype, "lm-eval")
-        tokens = (state.work[row.name]["requests"], _new_tokens(state, row, dtype))
-        speeds = [
-            tokens[1] / s if (s := middle(of(state, row.name, dtype, name), "seconds")) else None
-            for name in ("lm-eval", "default", "auto")
-        ]
+        speeds = [_speed(of(state, row.name, dtype, name)) for name in ("lm-eval", "default", "auto")]
         found = state.comparisons.get(f"{row.name} {dtype} auto")
         same = "-" if found is None or not peer else f"{found.requests - found.flips} of {found.requests}"
         cells = [f"batch {row.batch}", f"{row.model}, {dtype}", *("-" if s is None else f"{s:,.0f}" for s in speeds)]
@@ -216,13 +212,15 @@ def decoding(state: State) -> str:
         "generate, tokens/s",
         "default kernel, tokens/s",
         "chosen kernel, tokens/s",
-        "",
+        "times",
     ]
     return _table([*titles, "of the peak", "same texts", "generate, GiB", "Lydite, GiB"], rows)
 
 
-def _new_tokens(state: State, row: Row, dtype: str) -> int:
-    return int(middle(of(state, row.name, dtype, "auto"), "tokens_generated") or 0)
+def _speed(found: Sequence[Measurement]) -> float | None:
+    """New tokens a second, the reading of the prompts included."""
+    tokens, seconds = middle(found, "tokens_generated"), middle(found, "seconds")
+    return tokens / seconds if tokens and seconds else None
 
 
 def growth(state: State) -> str:
