@@ -124,8 +124,10 @@ class _Loader:
             return
         leaves = [name for name in entry.members if not _entries()[name].members]
         loaded = {name: self.tasks.get(name) or self._load(_entries()[name]) for name in leaves}
-        local = [name for name, task in loaded.items() if not task.origin.get("data", "hub:").startswith("hub:")]
+        local = [name for name, task in loaded.items() if _is_local(task)]
         missing = [name for name in leaves if local and name not in local]
+        # A group among tasks (MNLI in GLUE) is left out where all of its members are missing.
+        missing += [name for name in entry.members if local and name not in leaves and not self._has_local(name)]
         members = tuple(name for name in entry.members if name not in missing)
         for name in members:
             if name in loaded:
@@ -134,10 +136,20 @@ class _Loader:
                 self._add_group(_entries()[name])
         description = entry.description
         if missing:
-            description += f"; {len(local)} of {len(leaves)} are here, missing: {', '.join(missing)}"
+            here = len(entry.members) - len(missing)
+            description += f"; {here} of {len(entry.members)} are here, missing: {', '.join(missing)}"
         self.groups[entry.name] = Group(
             name=entry.name, members=members, weighting=entry.weighting, description=description
         )
+
+    def _has_local(self, name: str) -> bool:
+        """Whether any task below a group has local data."""
+        members = _entries()[name].members
+        return any(map(self._has_local, members)) if members else _is_local(self._load(_entries()[name]))
+
+
+def _is_local(task: Task) -> bool:
+    return not task.origin.get("data", "hub:").startswith("hub:")
 
 
 def unknown(name: str, known: Iterable[str], what: str = "task") -> str:

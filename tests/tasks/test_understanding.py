@@ -386,6 +386,16 @@ def test_averages_are_the_leaderboards():
     }  # fmt: skip
 
 
+def test_a_group_within_a_group_is_left_out_where_it_has_no_data(tmp_path):
+    folder = make_understanding(tmp_path)
+    for name in ("dev_matched.tsv", "dev_mismatched.tsv"):
+        (folder / "glue/MNLI" / name).unlink()
+    tasks, groups = load_tasks(["glue"], data_dir=folder)
+    assert {group.name for group in groups} == {"glue"}
+    assert "8 of 9 are here, missing: glue_mnli" in groups[0].description
+    assert len(tasks) == 8
+
+
 def test_rows_without_a_label_are_refused_where_one_is_needed(data, tmp_path):
     folder = make_understanding(tmp_path)
     path = folder / "superglue/CB/val.jsonl"
