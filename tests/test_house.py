@@ -26,6 +26,7 @@ ALLOWED = {
     "evaluate": {"types", "errors", "stats", "runs"},
     "groups": {"types", "errors", "stats", "runs"},
     "audit": {"types", "errors", "stats", "runs", "metrics"},
+    "judge": {"types", "errors", "stats", "runs", "metrics"},
     "compare": {"types", "errors", "stats", "runs", "metrics"},
 }
 HEAVY = {"torch", "transformers"}
