@@ -167,7 +167,7 @@ def test_the_page(bench):
     assert text.endswith("after\n")
     assert "old" not in text
     assert (
-        "| 5 shots, letters (CMMLU agronomy) | gemma270, float32 | 1.0 (batch 8) | 0.5 | 2.0x | 0.5 | 2.0x | 3.0 | 2.5 | 1.2x |"
+        "| 5 shots, letters (CMMLU agronomy) | gemma270, float32 | 1.0 (batch 8) | 0.50 | 2.0x | 0.50 | 2.0x | 3.0 | 2.5 | 1.2x |"
         in text
     )
     # 2 x (10 positions x 10^6 + 2 scored x 10^6) operations in half a second, of 10^9 a second

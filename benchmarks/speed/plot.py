@@ -39,6 +39,7 @@ def _gains(axes: Any, state: State, rows: list[Row]) -> None:
     axes.set_yticks(range(len(rows)), names, fontsize=9)
     axes.invert_yaxis()
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.axvline(1, color="0.5", linewidth=1)
     axes.margins(x=0.12)
     axes.set_xlabel("times faster than the peer (answering alone)")

@@ -68,7 +68,7 @@ ROWS = (
         for n, aim in ((1, 1.7), (8, 1.7), (32, 4.0))
     ),
     *(
-        Row(f"growth_{n}", f"{n} documents", "growth", "smol", "loc_wikitext", n, None, 0, batch=n)
+        Row(f"growth_{n}", f"{n} document{'s' * (n > 1)}", "growth", "smol", "loc_wikitext", n, None, 0, batch=n)
         for n in (1, 10, 100)
     ),
 )

@@ -67,7 +67,9 @@ def _times(value: float | None) -> str:
 
 
 def _seconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def _percent(value: float | None) -> str:
@@ -244,7 +246,9 @@ def tuning(state: State) -> str:
         cells = [
             f"{m.batch}: {_seconds(m.seconds)} s" if m.seconds is not None else f"{m.batch}: {m.status}" for m in tried
         ]
-        part = "all" if row.tune_docs is None else str(row.tune_docs)
+        if not tried:
+            continue
+        part = "all" if row.tune_docs is None else str(min(row.tune_docs, state.limit or row.tune_docs))
         rows.append([row.title, f"{row.model}, {dtype}", part, "; ".join(cells)])
     return _table(["work", "model", "documents", "lm-eval by batch size"], rows, left=4)
 
