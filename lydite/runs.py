@@ -25,6 +25,8 @@ from lydite.errors import DataError, RunError
 from lydite.types import Failure, GroupEstimates, Run, SampleRecord
 
 SCHEMA = 1
+LOGGED_BY = "logged_by"
+"""Entry of a run's environment: the other system whose log the run was read from; absent in our own runs."""
 LONGEST_NAME = 120
 """In bytes; file systems allow 255."""
 _SURROGATE = re.compile("[\ud800-\udfff]")

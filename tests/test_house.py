@@ -27,6 +27,7 @@ ALLOWED = {
     "groups": {"types", "errors", "stats", "runs"},
     "audit": {"types", "errors", "stats", "runs", "metrics"},
     "judge": {"types", "errors", "stats", "runs", "metrics"},
+    "logs": {"types", "errors", "stats", "runs", "metrics"},
     "compare": {"types", "errors", "stats", "runs", "metrics"},
 }
 HEAVY = {"torch", "transformers"}

@@ -20,6 +20,7 @@ VERBS = {
     "evaluate": "Judge models on tasks: numbers with intervals, a run folder, a page.",
     "compare": "Pair runs sample by sample: differences, intervals, tests.",
     "report": "Make the page of a run folder again.",
+    "export": "Runs as lm-eval's logs, or other systems' logs as runs.",
     "rescore": "Score stored outputs again, without the model.",
     "audit": "List right answers that were not read, and outputs that were never whole.",
     "tasks": "List tasks, or show one with a rendered prompt.",

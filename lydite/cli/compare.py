@@ -1,6 +1,7 @@
 """`lydite compare`: runs of several models, paired sample by sample."""
 
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -8,12 +9,17 @@ import msgspec
 import typer
 
 from lydite.errors import UserError
+from lydite.runs import LOGGED_BY
 from lydite.types import Metric, Run
 
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="OUT folders, OUT/<model>, or single OUT/<model>/<task>.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="OUT folders, OUT/<model>, single OUT/<model>/<task>, or logs of lm-eval, lighteval, Inspect.",
+        ),
     ],
     metric: Annotated[str | None, typer.Option(help="What to compare; default: each task's headline metric.")] = None,
     level: Annotated[float, typer.Option(help="Nominal coverage of the intervals.")] = 0.95,
@@ -32,12 +38,15 @@ def compare(
     """
     from lydite.cli.compare_tables import FORMATS, render
     from lydite.compare import compare as compare_runs
+    from lydite.logs import as_runs
 
     if format_ not in FORMATS:
         raise UserError(f"unknown --format {format_!r}; known: {', '.join(FORMATS)}")
     if not 0 < level < 1:
         raise UserError(f"--level is a share like 0.95, not {level}")
-    found = compare_runs(runs, find_metric, metric=metric, level=level, resamples=resamples, seed=seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = as_runs(runs, Path(temporary))
+        found = compare_runs(folders, find_metric, metric=metric, level=level, resamples=resamples, seed=seed)
     if json_:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
     else:
@@ -47,8 +56,11 @@ def compare(
 
 def find_metric(run: Run, name: str) -> Metric | None:
     """The metric of the run's task as it is defined here; None where the task is not known or is broken."""
+    from lydite.logs import metric_of
     from lydite.tasks import load_tasks
 
+    if LOGGED_BY in run.environment:
+        return metric_of(run, name)
     try:
         tasks, _ = load_tasks([run.environment.get("task_file", run.task.name)])
     except UserError:

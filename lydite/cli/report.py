@@ -1,5 +1,7 @@
 """`lydite report OUT`: make the page of finished runs again, from their folders alone."""
 
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -7,9 +9,20 @@ import typer
 
 
 def report(
-    out: Annotated[Path, typer.Argument(help="The --out folder of `lydite evaluate`, or one run inside it.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="The --out folder of `lydite evaluate`, one run inside it, or logs of lm-eval, lighteval, Inspect."
+        ),
+    ],
 ) -> None:
     """Makes OUT/report.html from the runs in OUT and prints its path. Needs neither the model nor the data."""
+    from lydite.logs import as_runs
     from lydite.report import write_report
 
-    print(write_report(out))
+    with tempfile.TemporaryDirectory() as temporary:
+        [found] = as_runs([out], Path(temporary))
+        page = write_report(found)
+        if found != out:  # logs: the page stands beside them
+            page = Path(shutil.copy(page, (out if out.is_dir() else out.parent) / page.name))
+    print(page)

@@ -6,7 +6,8 @@ A Comparison first says in which settings the runs differ and what was not compa
 model's estimate on the samples that all of them share, the paired differences with intervals and tests, and letters
 that group the models which no test tells apart.
 
-Contract: two samples are the same if id and content are equal. Models on a task are compared on the samples that all
+Contract: two samples are the same if id and content are equal; where a run was read from another system's log, if the
+document (two logs of lm-eval) or the prompt is the same. Models on a task are compared on the samples that all
 of them have and none failed on. Nothing is compared over different versions or data of a task, or over likelihoods by
 different rules. Run folders are only read; neither models nor data nor torch are needed. A Run does not hold the
 functions of its metrics, so `find_metric` looks them up.

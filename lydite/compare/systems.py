@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from lydite.compare.records import NotCompared, SettingDifference, System
-from lydite.runs import find_runs, read_run
+from lydite.runs import LOGGED_BY, find_runs, read_run
 from lydite.types import MetricInfo, Run
 
 
@@ -130,6 +130,11 @@ def partition(entries: Sequence[Entry], metric: str | None) -> tuple[list[list[E
 
 def obstacle(a: Run, b: Run, metric: str | None) -> str | None:
     """Why two runs of a task cannot be paired, or None."""
+    if a.view == b.view == "score" and a.model.rule != b.model.rule and "null" not in (a.model.family, b.model.family):
+        return f"score by the rules {a.model.rule} and {b.model.rule}, whose likelihoods cannot be ranked together"
+    if LOGGED_BY in a.environment or LOGGED_BY in b.environment:
+        # Samples of logs are paired by their content, and versions of other systems are no versions of ours.
+        return None if common_info([a, b], metric) else f"have no {metric or 'metric'} in common"
     if a.task.version != b.task.version:
         return f"ran versions {a.task.version} and {b.task.version} of the task; evaluate both with one version"
     if a.task.fingerprint != b.task.fingerprint:
@@ -138,8 +143,17 @@ def obstacle(a: Run, b: Run, metric: str | None) -> str | None:
     if infos[0] != infos[1]:
         names = [f"{info.name}@{info.version}" if info else f"no {metric or 'metric'}" for info in infos]
         return f"have {names[0]} and {names[1]}; choose a shared --metric, or `lydite rescore` both"
-    if a.view == b.view == "score" and a.model.rule != b.model.rule and "null" not in (a.model.family, b.model.family):
-        return f"score by the rules {a.model.rule} and {b.model.rule}, whose likelihoods cannot be ranked together"
+    return None
+
+
+def common_info(runs: Sequence[Run], metric: str | None) -> MetricInfo | None:
+    """The metric of that name that all runs have; without a name the first run's first that all have."""
+    tables = [{info.name: info for info in run.task.metrics} for run in runs]
+    for name, info in tables[0].items():
+        found = [table.get(name) for table in tables]
+        same = {(other.higher_is_better, other.unit) if other else None for other in found}
+        if metric in (None, name) and None not in same and len({pair[0] for pair in same if pair}) == 1:
+            return info if len(same) == 1 else msgspec.structs.replace(info, unit="")
     return None
 
 

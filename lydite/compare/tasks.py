@@ -1,16 +1,16 @@
 """Runs of one task, paired sample by sample; and `compare`, which does so for all."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, count
 from pathlib import Path
 
 import msgspec
 
+from lydite.compare.align import SAME, Alignment, alignment, sample_key
 from lydite.compare.groups import best_first, compare_groups, corrected, find_groups, pair_up, shown
 from lydite.compare.records import Compared, Comparison, NotCompared
-from lydite.compare.systems import Entry, find_systems, info_of, partition, setting_differences
+from lydite.compare.systems import Entry, common_info, find_systems, info_of, partition, setting_differences
 from lydite.errors import RunError
 from lydite.runs import read_samples
 from lydite.stats import Difference, estimate, paired_difference
@@ -97,14 +97,17 @@ _Scores = dict[str, tuple[bytes, str | None, Score]]
 """Sample id to (digest of the sample, cluster, score)."""
 
 
-def _read_scores(folder: Path, metric: str) -> _Scores:
+def _read_scores(folder: Path, metric: str, by: Alignment) -> _Scores:
     """Keeps digests instead of samples and outputs, so that memory stays small."""
     found: _Scores = {}
     for record in read_samples(folder):
         score = next((s for s in record.scores if s.metric == metric and s.by == "auto"), None)
         if score is not None:
-            content = msgspec.json.encode(record.sample, order="sorted")
-            found[record.id] = (hashlib.blake2b(content, digest_size=16).digest(), record.sample.cluster, score)
+            key, digest = sample_key(record, by)
+            if by != "id":
+                key = next(name for name in (f"{key}#{number}" for number in count()) if name not in found)
+                score = msgspec.structs.replace(score, sample_id=key)
+            found[key] = (digest, record.sample.cluster, score)
     return found
 
 
@@ -113,16 +116,17 @@ def _compare_task(
 ) -> Compared | NotCompared:
     """One task for systems that can be paired."""
     run, labels = entries[0].run, tuple(entry.label for entry in entries)
-    info = info_of(run, name)
+    by = alignment([entry.run for entry in entries])
+    info = info_of(run, name) if by == "id" else common_info([entry.run for entry in entries], name)
     if info is None:
         return NotCompared(task=run.task.name, systems=labels, reason=f"have no metric {name} there")
-    tables = {entry.label: _read_scores(entry.folder, info.name) for entry in entries}
+    tables = {entry.label: _read_scores(entry.folder, info.name, by) for entry in entries}
     first = tables[labels[0]]
     shared = sorted(
         id for id in first if all(id in table and table[id][0] == first[id][0] for table in tables.values())
     )
     if not shared:
-        reason = "share no sample with the same id and content; evaluate them on the same data, limit and seed"
+        reason = f"share no sample with the same {SAME[by]}; evaluate them on the same data, limit and seed"
         return NotCompared(task=run.task.name, systems=labels, reason=reason)
     metric = _metric(info, find_metric(run, info.name), any(first[id][2].stats for id in shared))
     if metric is None:
