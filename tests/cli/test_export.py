@@ -1,6 +1,7 @@
 """`lydite export`, and other systems' logs where `compare` and `report` take runs."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,7 @@ def test_logs_compared_reported_and_kept(tmp_path, capsys):
     assert code == 0, err
     code, out, err = run(capsys, "export", tmp_path / "kept", "--out", tmp_path / "again")
     assert code == 0, err
-    assert json.loads(open(out.strip()).read())["results"]["animals"]["acc,none"] == 0.75
+    assert json.loads(Path(out.strip()).read_text())["results"]["animals"]["acc,none"] == 0.75
 
 
 def test_mistakes_are_one_line(tmp_path, capsys):
