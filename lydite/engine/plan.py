@@ -229,10 +229,14 @@ def _mark_cached(nodes: list[_Node], leaf: int, number: int) -> None:
 
 def _keep_shared(nodes: list[_Node]) -> None:
     """Name the deepest prefixes that many branches share; a shorter one is part of them."""
-    many = [len(node.children) >= SHARED_BRANCHES and node.stop >= SHARED_TOKENS for node in nodes]
-    for node, wanted in zip(nodes, many, strict=True):
-        if wanted and node.cached is None and not any(many[child] for child in node.children):
+    inner: set[int] = set()
+    for number in sorted(range(len(nodes)), key=lambda n: -nodes[n].start):  # the deepest first
+        node = nodes[number]
+        wanted = len(node.children) >= SHARED_BRANCHES and node.stop >= SHARED_TOKENS
+        if wanted and node.cached is None and number not in inner:
             node.keep.append(node.path)
+        if (wanted or number in inner) and node.parent >= 0:
+            inner.add(node.parent)
 
 
 def common(a: npt.NDArray[np.integer[Any]], b: npt.NDArray[np.integer[Any]]) -> int:

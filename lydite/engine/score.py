@@ -184,10 +184,10 @@ class Scorer:
     def _score_packed(self, windows: Sequence[Window], *, share: bool) -> Iterator[tuple[int, Scored]]:
         tally = _Tally(windows)
         cached = self.prefixes.find(windows) if share else []
-        kept: dict[int, attention.Layers] = {}
+        kept: dict[tuple[int, int], attention.Layers] = {}
 
         def take(keep: Keep, layer: int, keys: Tensor, values: Tensor) -> None:
-            kept.setdefault(keep.path, []).append((keys.clone(), values.clone()))
+            kept.setdefault((keep.path, keep.stop), []).append((keys.clone(), values.clone()))
 
         store = attention.Store([layers for _, layers in cached], take)
         plan = make_plan(
@@ -204,7 +204,7 @@ class Scorer:
             reads = [(r.path, r.slot, r.row, r.count) for r in batch.reads]
             yield from self._read(states, reads, tally)
             for keep in batch.keeps:
-                self.prefixes.put(windows[keep.path].ids[: keep.stop].astype(np.int64), kept.pop(keep.path))
+                self.prefixes.put(windows[keep.path].ids[: keep.stop].astype(np.int64), kept.pop((keep.path, keep.stop)))
         assert not len(store)
 
     def _score_plain(self, windows: Sequence[Window]) -> Iterator[tuple[int, Scored]]:

@@ -53,6 +53,30 @@ def test_a_prefix_is_used_only_up_to_what_is_read() -> None:
         )
 
 
+def test_prefixes_within_prefixes_are_kept_apart() -> None:
+    """Shots shared by all, and behind them two subjects' instructions shared by many: two on the path of one sequence."""
+    model = tiny_model("gemma3", scale=8.0)
+    shots = np.random.default_rng(9).integers(3, 300, 40).tolist()
+
+    def blocks(seed: int) -> list[Window]:
+        first = block(seed, [*shots, *range(100, 110)])
+        second = block(seed + 1, [*shots, *range(100, 105), *range(120, 127)])
+        lone = block(seed + 2, shots)
+        return [*first, *second, *lone]
+
+    for batch_tokens in (2048, 64):
+        scorer = Scorer(model, batch_tokens=batch_tokens)
+        costs = []
+        for seed in (1, 11):
+            before = scorer.num_computed
+            windows = blocks(seed)
+            for index, scored in scorer.score(windows):
+                expected = naive(model, windows[index].ids.tolist(), windows[index].first)[0]
+                assert scored.logprobs == pytest.approx(expected, abs=1e-4)
+            costs.append(scorer.num_computed - before)
+        assert costs[1] == 3 * 8 * 9 < costs[0]
+
+
 def test_new_weights_or_kernels_forget_all() -> None:
     scorer = Scorer(tiny_model("llama"), batch_tokens=2048)
     assert not len(scorer.prefixes)
