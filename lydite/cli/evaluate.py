@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from lydite.cli.loading import ready_tasks
 from lydite.cli.options import COMMAND, Settings, default_out, parse_set, settings_of, task_names
 from lydite.cli.progress import Bar
 from lydite.errors import UserError
@@ -26,13 +27,19 @@ def evaluate(
         typer.Argument(metavar="MODEL...", help="Short name, hub name, folder, .gguf file, pypi:..., uniform, random."),
     ],
     tasks: Annotated[
-        str, typer.Option("--tasks", "-t", help="Task or group names and .toml or .py task files, with commas between.")
+        str,
+        typer.Option(
+            "--tasks", "-t", help="Task or group names, .toml or .py task files, lm_eval:NAME; with commas between."
+        ),
     ] = "",
     data_dir: Annotated[
         Path | None,
         typer.Option(
             envvar="LYDITE_DATA", help="Folder with benchmarks in their original formats; without it the hub is asked."
         ),
+    ] = None,
+    include_path: Annotated[
+        Path | None, typer.Option(help="Folder with YAML tasks of lm-evaluation-harness, for --tasks lm_eval:NAME.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -71,7 +78,8 @@ def evaluate(
         bool, typer.Option("--json", help="One JSON object on standard output instead of the table.")
     ] = False,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that a hub checkpoint brings along.")
+        bool,
+        typer.Option("--trust-remote-code", help="Run code that a hub checkpoint or an lm_eval: task brings along."),
     ] = False,
 ) -> int:
     """Judge models on tasks: numbers with intervals, a run folder, a page.
@@ -98,6 +106,7 @@ def evaluate(
         settings = Settings(
             tasks=task_names(tasks),
             data_dir=str(data_dir.absolute()) if data_dir else None,
+            include_path=str(include_path.absolute()) if include_path else None,
             limit=limit,
             shots=shots,
             seed=seed,
@@ -105,7 +114,7 @@ def evaluate(
             **parse_set(set_),
         )
     _check_models(models, settings)
-    loaded, groups = _load_tasks(settings)
+    loaded, groups = _load_tasks(settings, trust_remote_code)
     out = out or default_out(settings, dtype)
     if not json_:
         print(f"{len(loaded)} task{'s' if len(loaded) != 1 else ''}, {settings.describe()} -> {out}", file=sys.stderr)
@@ -146,15 +155,8 @@ def _check_models(models: list[str], settings: Settings) -> None:
         raise UserError(f"unknown --set {unknown[0]}; for these models there are {known}")
 
 
-def _load_tasks(settings: Settings) -> tuple[list[Task], list[Group]]:
-    from lydite.adapt.prompt import prompted
-    from lydite.tasks import load_tasks
-
-    tasks, groups = load_tasks(settings.tasks, data_dir=Path(settings.data_dir) if settings.data_dir else None)
-    ready = [
-        prompted(task, shots=settings.shots, seed=settings.seed, shots_by=settings.shots_by, chat=settings.chat)
-        for task in tasks
-    ]
+def _load_tasks(settings: Settings, allow_code: bool) -> tuple[list[Task], list[Group]]:
+    ready, groups = ready_tasks(settings, allow_code=allow_code)
     origin = {COMMAND: encode(settings).decode()}
     _refuse_one_folder([task.name for task in ready])
     return [dataclasses.replace(task, origin={**task.origin, **origin}) for task in ready], groups

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from lydite.errors import RunError, UserError
+from lydite.lm_eval import PREFIX
 from lydite.runs import content_hash, find_runs, read_run, safe_name
 from lydite.types import Decoding
 
@@ -21,6 +22,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     tasks: tuple[str, ...]
     data_dir: str | None = None
+    include_path: str | None = None
+    """Folder with YAML files of lm-evaluation-harness."""
     limit: int | None = None
     shots: int | None = None
     shots_by: Literal["first_n", "task", "sample"] | None = None
@@ -48,7 +51,13 @@ def task_names(text: str) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise UserError("name the --tasks; `lydite tasks` lists them")
-    return tuple(str(Path(name).absolute()) if name.endswith((".toml", ".py")) else name for name in names)
+    return tuple(_whole(name) for name in names)
+
+
+def _whole(name: str) -> str:
+    if name.startswith(PREFIX) and name.endswith(".yaml"):
+        return PREFIX + str(Path(name.removeprefix(PREFIX)).absolute())
+    return str(Path(name).absolute()) if name.endswith((".toml", ".py")) else name
 
 
 def parse_set(pairs: list[str]) -> dict[str, Any]:
@@ -112,8 +121,6 @@ def default_out(settings: Settings, dtype: str) -> Path:
     """runs/<tasks>-<hash of the settings>: the same command finds its folder again, other models join it."""
     names = [safe_name(Path(task).stem) for task in settings.tasks]
     # Where the data lies does not matter: its content is in the fingerprints of the tasks.
-    plain = msgspec.structs.replace(settings, data_dir=None, tasks=tuple(names))
-    return (
-        Path("runs")
-        / f"{'-'.join(names)[:40].rstrip('-')}-{content_hash(msgspec.to_builtins(plain) | {'dtype': dtype}, 6)}"
-    )
+    plain = msgspec.to_builtins(msgspec.structs.replace(settings, data_dir=None, tasks=tuple(names)))
+    del plain["include_path"]
+    return Path("runs") / f"{'-'.join(names)[:40].rstrip('-')}-{content_hash(plain | {'dtype': dtype}, 6)}"

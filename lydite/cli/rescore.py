@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lydite.cli.loading import task_of
 from lydite.cli.options import task_names
 from lydite.errors import TaskError
 from lydite.evaluate import rescore as rescore_run
@@ -24,6 +25,9 @@ def rescore(
             help="Task files or names to score with, with commas between; default: the task of each run as it is now.",
         ),
     ] = "",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that an lm_eval: task brings along.")
+    ] = False,
 ) -> int:
     """Score stored outputs again, without the model.
 
@@ -41,7 +45,7 @@ def rescore(
         run = read_run(leaf)
         task = given.get(run.task.name)
         if task is None and not given:
-            task = load_tasks([run.environment.get("task_file", run.task.name)])[0][0]
+            task = task_of(run, allow_code=trust_remote_code)
         if task is None:
             continue
         before, after = rescore_run(leaf, task)

@@ -8,6 +8,7 @@ data set script, a prompt of another library, or pickled data.
 Their templates are rendered without a sandbox; `sandbox_templates` puts one around them.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -131,11 +132,23 @@ def _plain(node: yaml.Node) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+class _Templates(SandboxedEnvironment):
+    """A sandbox that compiles each template once; theirs compiles it for every document."""
+
+    @functools.lru_cache(maxsize=1024)  # noqa: B019  # one environment a process, and templates are few
+    def _compiled(self, source: str) -> jinja2.Template:
+        return super().from_string(source)
+
+    def from_string(self, source: Any, *args: Any, **options: Any) -> jinja2.Template:
+        """As in jinja2."""
+        return super().from_string(source, *args, **options) if args or options else self._compiled(source)
+
+
 def sandbox_templates() -> None:
     """Their templates may read rows from here on, and nothing else; what renders does not change."""
     import lm_eval.utils as theirs
 
     if not isinstance(theirs.env, SandboxedEnvironment):
-        env = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+        env = _Templates(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
         env.filters.update(theirs.env.filters)
         theirs.env = env

@@ -8,7 +8,9 @@ Contract: nothing that a YAML file names as code is imported before it was allow
 context is messages, and the model applies its own template. Groups weigh leaf tasks as theirs do.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -57,11 +59,12 @@ def load_lm_eval_tasks(names: Iterable[str], options: Options | None = None) -> 
             f"{', '.join(wanted)} runs code: {code[0]}{more}; read it, then allow it with --trust-remote-code"
         )
     sandbox_templates()
-    try:
-        loaded = manager.load(list(dict.fromkeys(matched)))
-    except ERRORS as error:
-        raise TaskError(f"lm-evaluation-harness cannot load {', '.join(wanted)}: {_line(error)}") from error
-    tasks = [_task(name, theirs, options) for name, theirs in loaded["tasks"].items()]
+    with _quiet():
+        try:
+            loaded = manager.load(list(dict.fromkeys(matched)))
+        except ERRORS as error:
+            raise TaskError(f"lm-evaluation-harness cannot load {', '.join(wanted)}: {_line(error)}") from error
+        tasks = [_task(name, theirs, options) for name, theirs in loaded["tasks"].items()]
     groups = [_group(group) for group in loaded.get("groups", {}).values() if group.has_aggregation]
     return tasks, groups
 
@@ -97,6 +100,26 @@ def _matches(manager: Any, name: str) -> list[str]:
 
         raise TaskError(unknown(name, manager.all_tasks, "lm_eval task"))
     return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of theirs, and no remarks on keys that a YAML file leaves to their defaults."""
+    import datasets
+    from lm_eval.api import task as theirs
+
+    log, bar, bars = logging.getLogger("lm_eval"), theirs.tqdm, datasets.is_progress_bar_enabled()
+    level = log.level
+    log.setLevel(logging.ERROR)
+    theirs.tqdm = lambda documents, **_: documents
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        theirs.tqdm = bar
+        if bars:
+            datasets.enable_progress_bars()
 
 
 def _line(error: BaseException) -> str:
@@ -146,8 +169,8 @@ def _task(name: str, theirs: Any, options: Options) -> Task:
     settings: dict[str, Any] = {
         "shots": shots,
         "lm_eval": metadata.version("lm_eval"),
-        "task_version": str(theirs.VERSION),
     }
+    settings |= {"task_version": str(theirs.VERSION)} if theirs.VERSION not in (None, "Yaml") else {}
     settings |= {"fewshot_seed": seed} if shots else {}
     settings |= {"chat": True} if options.chat else {}
     return Task(
