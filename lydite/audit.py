@@ -23,6 +23,7 @@ import numpy as np
 
 from lydite.errors import RunError
 from lydite.metrics.extract import LETTERS, canonical_number, numbers
+from lydite.metrics.summary import METRICS as DESCRIPTIVE
 from lydite.metrics.words import words_of
 from lydite.runs import read_samples
 from lydite.stats.estimates import column_sums, is_mean, rows_of
@@ -212,8 +213,9 @@ def _best(task: Task, candidates: Sequence[dict[str, Score]]) -> dict[str, Score
 
 
 def _improves(task: Task, score: Score, other: Score) -> bool:
-    if score.value is None or other.value is None:
-        return False
+    described = any(score.metric == metric.name for metric in DESCRIPTIVE)
+    if score.value is None or other.value is None or described:
+        return False  # of what only describes, neither direction is better
     up = next(metric.higher_is_better for metric in task.metrics if metric.name == score.metric)
     return other.value > score.value if up else other.value < score.value
 
