@@ -45,7 +45,8 @@ def write_lm_eval(leaves: Sequence[Path], out: Path) -> list[Path]:
             hashes[run.task.name] = _hash(whole)
             data = b"".join(_json(row) + b"\n" for row in lines)
             write_bytes(folder / f"samples_{_file_name(run.task.name)}_{stamp}.jsonl", data)
-        results = _results([run for _, run in of_model], hashes)
+        kinds = {run.task.name: _kind(next(read_samples(leaf), None)) for leaf, run in of_model}
+        results = _results([run for _, run in of_model], hashes, kinds)
         path = folder / f"results_{stamp}.json"
         write_bytes(path, msgspec.json.format(_json(results), indent=2) + b"\n")
         written.append(path)
@@ -68,13 +69,13 @@ def _stamp(created: str) -> str:
     return moment.strftime("%Y-%m-%dT%H-%M-%S.%f")
 
 
-def _results(runs: Sequence[Run], hashes: Mapping[str, str]) -> dict[str, Any]:
+def _results(runs: Sequence[Run], hashes: Mapping[str, str], kinds: Mapping[str, str]) -> dict[str, Any]:
     first = runs[0]
     decoding = first.config.get("decoding") or None
     return {
         "results": {run.task.name: _metrics(run) for run in runs},
         "group_subtasks": {run.task.name: [] for run in runs},
-        "configs": {run.task.name: _config(run) for run in runs},
+        "configs": {run.task.name: _config(run, kinds[run.task.name]) for run in runs},
         "versions": {run.task.name: run.task.version for run in runs},
         "n-shot": {run.task.name: _shots(run) for run in runs},
         "higher_is_better": {
@@ -126,12 +127,19 @@ def _metrics(run: Run) -> dict[str, Any]:
     return found
 
 
-def _config(run: Run) -> dict[str, Any]:
-    generates = run.view == "generate"
-    several = any(True for info in run.task.metrics if info.name in ("acc", "acc_norm", "acc_pmi"))
-    kind = "generate_until" if generates else "multiple_choice" if several else "loglikelihood"
+def _config(run: Run, kind: str) -> dict[str, Any]:
     metrics = [{"metric": info.name, "higher_is_better": info.higher_is_better} for info in run.task.metrics]
     return {"task": run.task.name, "output_type": kind, "num_fewshot": _shots(run), "metric_list": metrics}
+
+
+def _kind(record: SampleRecord | None) -> str:
+    """What lm-eval calls such requests."""
+    requests = record.requests if record else ()
+    if not requests or not isinstance(requests[0], ScoreRequest):
+        return "generate_until"
+    if len(requests) > 1:
+        return "multiple_choice"
+    return "loglikelihood" if requests[0].window == "none" else "loglikelihood_rolling"
 
 
 # -------------------------------------------------------------------------------------------- samples
