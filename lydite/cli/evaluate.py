@@ -24,7 +24,10 @@ from lydite.types import Decoding, Group, Model, Run, Task
 def evaluate(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL...", help="Short name, hub name, folder, .gguf file, pypi:..., uniform, random."),
+        typer.Argument(
+            metavar="MODEL...",
+            help="Short name, hub name, folder, .gguf file, pypi:..., http://... or openai:... (a server), uniform, random.",
+        ),
     ],
     tasks: Annotated[
         str,
