@@ -14,15 +14,11 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from lydite.checks import check_decoding, finite
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
     """The base of all records: frozen, keyword-only, tagged with its name, strict when read."""
-
-
-def _finite(owner: str, *values: float | None) -> None:
-    for value in values:
-        if value is not None and not math.isfinite(value):
-            raise ValueError(f"{owner} refuses the non-finite number {value}")
 
 
 # ---------------------------------------------------------------------------------------------- data
@@ -92,32 +88,9 @@ class Decoding(Record, frozen=True, kw_only=True):
     """The answer is one of these texts; none: it is free."""
 
     def __post_init__(self) -> None:
-        _finite("Decoding", self.temperature, self.top_p, self.min_p, self.typical_p, self.length_penalty)
-        _finite("Decoding", self.repetition_penalty, self.presence_penalty)
-        if min(self.max_new_tokens, self.num_beams) < 1:
-            raise ValueError("max_new_tokens and num_beams must be 1 or more")
-        if min(self.temperature, self.top_p, self.top_k, self.min_p) < 0 or self.repetition_penalty <= 0:
-            raise ValueError("temperature, top_p, top_k and min_p must be 0 or more, repetition_penalty above 0")
-        if self.min_p > 1 or not 0 < self.typical_p <= 1:
-            raise ValueError("min_p must be 1 or less, typical_p above 0 and 1 or less")
-        if "" in self.stop_strings:
-            raise ValueError("an empty stop string would end every answer at once")
-        self._check_constraint()
-
-    def _check_constraint(self) -> None:
         if isinstance(self.json_schema, dict):  # the order of properties is kept: answers follow it
             msgspec.structs.force_setattr(self, "json_schema", msgspec.json.encode(self.json_schema).decode())
-        elif self.json_schema is not None:
-            try:
-                msgspec.json.decode(self.json_schema, type=dict[str, Any])
-            except msgspec.DecodeError as error:
-                raise ValueError(f"json_schema is no JSON object: {error}") from error
-        if sum((self.regex is not None, self.json_schema is not None, bool(self.choices))) > 1:
-            raise ValueError("regex, json_schema and choices exclude each other; keep one of them")
-        if self.regex == "" or "" in self.choices:
-            raise ValueError("an empty regex or choice would leave nothing to answer")
-        if self.is_constrained and self.num_beams > 1:
-            raise ValueError("regex, json_schema and choices cannot be combined with beam search; leave num_beams out")
+        check_decoding(self)
 
     @property
     def is_constrained(self) -> bool:
@@ -199,7 +172,7 @@ class LogProbs(Record, frozen=True, kw_only=True):
     """Tokens of context dropped on the left because the model is too short."""
 
     def __post_init__(self) -> None:
-        _finite("LogProbs", *self.logprobs)
+        finite("LogProbs", *self.logprobs)
         if len(self.tokens) != len(self.logprobs):
             raise ValueError(f"LogProbs has {len(self.tokens)} tokens but {len(self.logprobs)} numbers")
 
@@ -226,7 +199,7 @@ class LabelProbs(Record, frozen=True, kw_only=True):
     probs: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        _finite("LabelProbs", *self.probs)
+        finite("LabelProbs", *self.probs)
 
 
 class Span(Record, frozen=True, kw_only=True):
@@ -238,7 +211,7 @@ class Span(Record, frozen=True, kw_only=True):
     no_answer_prob: float | None = None
 
     def __post_init__(self) -> None:
-        _finite("Span", self.no_answer_prob)
+        finite("Span", self.no_answer_prob)
 
 
 class Failure(Record, frozen=True, kw_only=True):
@@ -273,7 +246,7 @@ class Score(Record, frozen=True, kw_only=True):
     note: str = ""
 
     def __post_init__(self) -> None:
-        _finite("Score", self.value, *self.stats)
+        finite("Score", self.value, *self.stats)
         if (self.value is None) != (self.status == "error"):
             raise ValueError(f"Score {self.metric} of {self.sample_id}: a missing value and status 'error' go together")
 
@@ -329,7 +302,7 @@ class Estimate(Record, frozen=True, kw_only=True):
     signature: str = ""
 
     def __post_init__(self) -> None:
-        _finite("Estimate", self.value, self.stderr, self.chance, *(self.interval or ()))
+        finite("Estimate", self.value, self.stderr, self.chance, *(self.interval or ()))
 
 
 # --------------------------------------------------------------------------------------------- models

@@ -5,7 +5,8 @@ that a character of several tokens is no special case. The tokenizer's trie is b
 per form, and each text gets a copy of its own.
 
 Contract: a token that is not allowed has a logit of minus infinity, rows of the model that no token of the tokenizer
-stands for included; among the allowed ones nothing changes. The text may end where the form is complete, and ends by
+stands for included; among the allowed ones nothing changes. Where the next bytes are certain, the library allows only
+the token that the tokenizer itself would take for them. The text may end where the form is complete, and ends by
 itself where nothing more can follow. A form that cannot be used is a Failure of its request, in one line.
 
 V: size of the model's vocabulary.

@@ -144,7 +144,8 @@ class PlainGenerator:
         watch, stops = Watch(), StoppingCriteriaList()
         if decoding.stop_strings:
             stops.append(StopStrings(self.texts, decoding.stop_strings, width))
-        constraints = [self._constraint(decoding) for _ in batch] if decoding.is_constrained else []
+        each = [self._constraint(decoding) for _ in batch]
+        constraints = [constraint for constraint in each if constraint is not None]
         if constraints:
             stops.append(Complete(constraints))
         processors = LogitsProcessorList([watch])
@@ -169,14 +170,14 @@ class PlainGenerator:
                 batch,
                 out[:, width:].tolist(),
                 watch.rows(len(batch)),
-                constraints or [None] * len(batch),
+                each,
                 strict=True,
             )
         ]
 
-    def _constraint(self, decoding: Decoding) -> Constraint:
+    def _constraint(self, decoding: Decoding) -> Constraint | None:
         constraint = self.texts.constraints.make(decoding)
-        assert isinstance(constraint, Constraint), "forms that cannot be used have failed before"
+        assert not isinstance(constraint, Failure), "forms that cannot be used have failed before"
         return constraint
 
     def _answer(

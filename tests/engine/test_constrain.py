@@ -19,7 +19,7 @@ from lydite.models.causal import CausalModel, load_causal
 from lydite.types import Completion, Decoding, Failure, GenerateRequest
 from tests.tiny import TEXTS, save_tiny
 
-PHONE = r"\+\d{2} \d{3}-\d{4}"
+PHONE = "\\+[0-9]{2} [0-9]{3}-[0-9]{4}"
 CHINESE = ("公园", "公园里", "天气很好", "第一个", "龘")
 CHOICES = ("yes", "yes, of course", 'no "way"\n', "a\\b|c.*", "\x7f €")
 SCHEMA = {
@@ -38,7 +38,7 @@ FORMS: list[dict[str, Any]] = [
     {"json_schema": SCHEMA},
     {"choices": CHINESE},
     {"choices": CHOICES},
-    {"regex": "(猫|狗)+。|[a-f]{2,}!"},
+    {"regex": "(猫|狗){1,4}。|[a-f]{2,5}!"},
 ]
 
 
@@ -96,10 +96,10 @@ def answers(model: CausalModel, requests: list[GenerateRequest]) -> list[Complet
 
 def mixed(**options: Any) -> tuple[list[GenerateRequest], list[dict[str, Any]]]:
     """Every form for every prompt, and between them as many free texts."""
-    prompts = (TEXTS[0], f"{TEXTS[2]} Answer:", TEXTS[6])
+    prompts = (f"{TEXTS[2]} Answer:", TEXTS[6])
     forms = [form for form in FORMS for _ in prompts]
-    requests = [ask(prompts[i % 3], str(i), **form, **options) for i, form in enumerate(forms)]
-    free = [ask(prompts[i % 3], f"free{i}", max_new_tokens=12, **options) for i in range(len(forms))]
+    requests = [ask(prompts[i % 2], str(i), **form, **options) for i, form in enumerate(forms)]
+    free = [ask(prompts[i % 2], f"free{i}", max_new_tokens=12, **options) for i in range(len(forms))]
     both = [request for pair in zip(requests, free, strict=True) for request in pair]
     return both, [form for form in forms for form in (form, {})]
 
@@ -128,36 +128,36 @@ def test_few_slots_and_guesses_change_nothing(folder: Path, model: CausalModel) 
         assert answers(load(folder, **settings), requests) == expected
 
 
-@pytest.mark.parametrize("options", [{}, {"do_sample": True}])
-def test_the_masked_distribution_is_the_models_own(options: dict[str, Any], model: CausalModel) -> None:
-    """A naive loop: at each step the texts that a list of choices still allows, by their bytes."""
+def test_every_token_is_the_likeliest_of_those_that_keep_the_form(model: CausalModel) -> None:
+    """A naive forward pass at each step, and the bytes that a list of choices still allows. Where the next byte is
+    certain, llguidance writes it in the tokenizer's own tokens."""
     tokenizer, network = model.encoder.tokenizer, model.network()
-    choices = ("cat", "cats sit", "dog", "今天天气", "今年")
-    (output,) = answers(model, [ask(TEXTS[2], choices=choices, **options)])
-    assert output.text in choices
-    if options:
-        return
-    prompt, new = model.encoder.prompt_ids([TEXTS[2]])[0], list[int]()
+    choices = [text.encode() for text in ("cat", "cats sit", "dog", "今天天气", "今年", "散步", "0 1", "1 2")]
     alphabet = {char: byte for byte, char in bytes_to_unicode().items()}
-    pieces = {
-        token: bytes(alphabet[char] for char in piece)
-        for piece, token in tokenizer.get_vocab().items()
-        if token not in tokenizer.all_special_ids
-    }
-    written = b""
-    while True:
-        with torch.no_grad():
-            logits = network(torch.tensor([prompt + new])).logits[0, -1]
-        allowed = [t for t, piece in pieces.items() if any(c.encode().startswith(written + piece) for c in choices)]
-        allowed += [1] if written.decode(errors="replace") in choices else []
-        if allowed in ([], [1]):
-            break
-        token = max(allowed, key=lambda t: float(logits[t]))
-        if token == 1:
-            break
-        new.append(token)
-        written += pieces[token]
-    assert (output.text, output.num_tokens) == (written.decode(), len(new))
+    specials = set(tokenizer.all_special_ids)
+    vocabulary = {token: piece for piece, token in tokenizer.get_vocab().items() if token not in specials}
+    pieces = {token: bytes(alphabet[char] for char in piece) for token, piece in vocabulary.items()}
+    num_chosen = 0
+    for text in TEXTS:
+        new: list[int] = []
+        model.generator.watch = lambda _, token, new=new: new.append(token)
+        (output,) = answers(model, [ask(text, choices=tuple(choice.decode() for choice in choices))])
+        model.generator.watch = None
+        prompt, written = model.encoder.prompt_ids([text])[0], b""
+        for step, token in enumerate(new):
+            left = [choice[len(written) :] for choice in choices if choice.startswith(written)]
+            allowed = [one for one, piece in pieces.items() if any(rest.startswith(piece) for rest in left)]
+            allowed += [1] if b"" in left else []
+            assert token in allowed
+            if len({rest[:1] for rest in left}) > 1:  # else bytes are forced
+                with torch.no_grad():
+                    logits = network(torch.tensor([prompt + new[:step]])).logits[0, -1]
+                assert token == max(allowed, key=lambda one, logits=logits: float(logits[one]))
+                num_chosen += 1
+            written += pieces.get(token, b"")
+        assert output.text == written.decode()
+        assert written in choices
+    assert num_chosen >= len(TEXTS)
 
 
 def bytes_to_unicode() -> dict[int, str]:
@@ -173,7 +173,7 @@ def test_padded_rows_and_special_tokens_are_never_allowed(model: CausalModel) ->
     assert not isinstance(constraint, Failure)
     assert model.scorer.model.config.vocab_size == 328
     mask = constraint.mask(328)
-    assert mask[:320].sum() > 250
+    assert mask[:320].sum() > 200
     assert not mask[320:].any()
     assert not mask[[0, 2]].any()
     assert mask[1], "the text may stop"
@@ -201,10 +201,10 @@ def test_without_an_end_token_a_text_ends_where_nothing_may_follow(model: Causal
 
 def test_an_answer_that_is_cut_says_so(model: CausalModel, plain: CausalModel) -> None:
     for one in (model, plain):
-        cut, whole = answers(one, [ask("The", regex=r"\d{9}", max_new_tokens=n) for n in (4, 9)])
+        cut, whole = answers(one, [ask("The", regex="[0-9]{9}", max_new_tokens=n) for n in (4, 9)])
         assert (cut.finish, whole.finish) == ("length", "stop")
-        assert re.fullmatch(r"\d{4}", cut.text)
-        assert re.fullmatch(r"\d{9}", whole.text)
+        assert re.fullmatch("[0-9]{4}", cut.text)
+        assert re.fullmatch("[0-9]{9}", whole.text)
 
 
 @pytest.mark.parametrize(
