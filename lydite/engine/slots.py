@@ -45,6 +45,11 @@ class Slots:
         self._layers[layer][1][row, :, :own] = values[:, self.num_shared :]
         self.lengths[row] = own
 
+    def read(self, row: int) -> Layers:
+        """A copy of a slot's keys and values [H/G, tokens, D], layer by layer, the shared prefix left out."""
+        size = int(self.lengths[row])
+        return [(keys[row, :, :size].clone(), values[row, :, :size].clone()) for keys, values in self._layers]
+
     def layer(self, number: int) -> tuple[Tensor, Tensor]:
         """Keys and values of all slots, [rows, H/G, width, D]."""
         return self._layers[number]
@@ -56,6 +61,18 @@ class Slots:
             keys[target, :, :size] = keys[source, :, :size]
             values[target, :, :size] = values[source, :, :size]
         self.lengths[target] = size
+
+    def resize(self, rows: int, width: int, count: int) -> None:
+        """Other slots for texts to come; what the first `count` of them hold stays."""
+        lengths = np.zeros(rows, dtype=np.int64)
+        lengths[:count] = self.lengths[:count]
+        longest = int(lengths.max(initial=0))
+        for number, pair in enumerate(self._layers):  # one layer after the other, so that little is there twice
+            fresh = tuple(old.new_zeros(rows, old.shape[1], width, old.shape[3]) for old in pair)
+            for old, new in zip(pair, fresh, strict=True):
+                new[:count, :, :longest] = old[:count, :, :longest]
+            self._layers[number] = fresh  # type: ignore[assignment]
+        self.rows, self.width, self.lengths = rows, width, lengths
 
     def clear(self, row: int) -> None:
         """Forget numbers that are not finite, which no mask could hide."""

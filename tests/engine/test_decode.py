@@ -8,7 +8,7 @@ import torch
 from scipy.stats import chisquare
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from lydite.engine.decode import look_up
+from lydite.engine.run import look_up
 from lydite.engine.sampling import draw, penalise, probabilities
 from lydite.models.causal import CausalModel, load_causal
 from lydite.types import Completion, Decoding, Failure, GenerateRequest
