@@ -30,6 +30,7 @@ ALLOWED = {
     "judge": {"types", "errors", "stats", "runs", "metrics"},
     "logs": {"types", "errors", "stats", "runs", "metrics"},
     "compare": {"types", "errors", "stats", "runs", "metrics"},
+    "serve": {"types", "errors", "engine"},
 }
 HEAVY = {"torch", "transformers"}
 MAY_BE_HEAVY = {"engine", "models", "training", "adapt"}

@@ -26,6 +26,8 @@ VERBS = {
     "tasks": "List tasks, or show one with a rendered prompt.",
     "models": "List the catalogue of models, fetch or remove one.",
     "bench": "Measure how fast a model answers on this machine.",
+    "generate": "Let a model write: on the screen, in a conversation, from file to file.",
+    "serve": "Serve a model to other programs through the OpenAI protocol.",
 }
 """Verb to its line of help. `lydite.cli.<verb>` holds the function of the same name."""
 
