@@ -228,7 +228,7 @@ def test_what_a_request_leaves_out_is_what_the_server_was_started_with(model):
         ("completions", {"prompt": "The " * 600, "echo": True, "logprobs": 1, "max_tokens": 1}, 400, "shorten"),
         ("completions", {"prompt": "a", "temperature": -1}, 400, "temperature"),
         ("completions", {"prompt": "a", "n": 1000}, 400, "n`"),
-        ("completions", {"prompt": "a", "stop": ""}, 400, ""),
+        ("completions", {"prompt": "a", "stop": ["", "b"]}, 400, "an empty stop string"),
         ("completions", {"prompt": "a", "logit_bias": {"1": 2}}, 400, "logit_bias is not offered"),
         ("completions", {"prompt": "a", "best_of": 3}, 400, "best_of is not offered"),
         ("completions", {"prompt": "a", "regex": "(("}, 400, "regex"),
