@@ -5,7 +5,8 @@
     │   ├── DataError      a file is missing, undecodable, or a row does not fit
     │   ├── ModelError     a model cannot be found, read, or answer what is asked
     │   ├── TaskError      an unknown task, or a task file that does not fit
-    │   └── RunError       a run folder that cannot be used: locked, other settings, torn
+    │   ├── RunError       a run folder that cannot be used: locked, other settings, torn
+    │   └── ProcessError   another process of the same run has ended, or could not do its part
     └── Interrupted        Ctrl-C after everything finished was written; exits with 130
 
 The message of a UserError is one line that says what is wrong and names the mend. Broken promises between our
@@ -35,6 +36,10 @@ class TaskError(UserError):
 
 class RunError(UserError):
     """A run folder that cannot be used: locked by another process, made with other settings, or damaged."""
+
+
+class ProcessError(UserError):
+    """Another process of the same run has ended, or could not do its part."""
 
 
 class Interrupted(LyditeError):

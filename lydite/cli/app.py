@@ -14,6 +14,7 @@ from typing import Annotated, cast
 import typer
 
 import lydite
+from lydite.cli import many
 from lydite.errors import Interrupted, LyditeError
 
 VERBS = {
@@ -64,19 +65,24 @@ def make_app(arguments: Sequence[str]) -> typer.Typer:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    code: object = 0
+    given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         # A screen that cannot show a character, or a path that is no text, gets its number.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     _once_is_enough()
+    sys.exit(many.run(given, lambda: _run(given), _say) if many.several() else _run(given))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """The command line's exit code, once its one line is said where it went wrong."""
+    code: object = 0
     try:
         code = make_app(arguments)(arguments, prog_name="lydite", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        code = _say("interrupted; whatever was finished is kept, and the same command continues", 130)
+        code = _say(f"{many.why()}interrupted; whatever was finished is kept, and the same command continues", 130)
     except Interrupted as stop:
-        code = _say(f"{stop}; the same command continues", 130)
+        code = _say(f"{many.why()}{stop}; the same command continues", 130)
     except LyditeError as error:
         code = _say(f"error: {error}", 1)
     except UsageError as error:
@@ -89,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 141
     except OSError as error:  # a full disk or a closed terminal under our own output; files name themselves
         code = _say(f"error: cannot write or read {error.filename or 'the output'}: {error.strerror}", 1)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 def _once_is_enough() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from lydite.cli import many
 from lydite.cli.loading import ready_tasks
 from lydite.cli.options import COMMAND, Settings, default_out, parse_set, settings_of, task_names
 from lydite.cli.progress import Bar
@@ -178,16 +179,19 @@ def _load_model(
     spec: str, settings: Settings, dtype: str, device: str, trust: bool, on_progress: Callable[[str, int, int], None]
 ) -> Model:
     from lydite.models import load_model
+    from lydite.models.messages import Load
 
     start = time.perf_counter()
     model = load_model(
         spec,
         dtype=dtype,
-        device=device,
+        device=many.own_device(device, settings.model),
         trust_remote_code=trust,
         settings=settings.model,
         on_progress=on_progress,
     )
+    load = Load(spec=spec, dtype=dtype, device=device, trust_remote_code=trust, settings=settings.model)
+    model = many.shared(model, load)
     model.usage.load_seconds = time.perf_counter() - start
     return model
 

@@ -3,6 +3,7 @@
 Results do not depend on it (tests say so), only speed and memory do.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ _SHARE = 8
 
 
 def available_bytes(device: str = "cpu") -> int:
-    """Free memory of a device: what the process could still take without swapping, its container's limit included."""
+    """Free memory of a device: what the process could still take without swapping, its container's limit included;
+    where torchrun started several processes on the machine, this one's part of it."""
     if device.startswith("cuda"):
         import torch
 
@@ -29,7 +31,8 @@ def available_bytes(device: str = "cpu") -> int:
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.exists() and used.exists() and limit.read_text().strip() != "max":
         free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return max(free, 64 << 20)
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "")  # torchrun's word for how many share this machine
+    return max(free // max(1, int(processes) if processes.isdecimal() else 1), 64 << 20)
 
 
 def bytes_per_position(config: dict[str, Any], itemsize: int) -> int:
