@@ -95,7 +95,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             beside.unlink()
-        raise RunError(f"cannot write {path}: {error.strerror}; free space or choose another --out") from error
+        raise RunError(f"cannot write {path}: {error.strerror}; mend that or choose another --out") from error
 
 
 @contextlib.contextmanager

@@ -93,6 +93,10 @@ def _run(arguments: Sequence[str]) -> int:
         # `lydite ... | head`: the reader has gone, and Python must not complain about it at exit.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         code = 141
+    except RuntimeError as error:
+        if not str(error).startswith("Symlink loop"):  # Path.resolve, before Python 3.13
+            raise
+        code = _say(f"error: {error}; name a path outside of it", 1)
     except OSError as error:  # a full disk or a closed terminal under our own output; files name themselves
         code = _say(f"error: cannot write or read {error.filename or 'the output'}: {error.strerror}", 1)
     return code if isinstance(code, int) else 0

@@ -21,6 +21,8 @@ from lydite.report.table import Format
 from lydite.runs import encode, lock, read_groups, safe_name, write_groups
 from lydite.types import Decoding, Group, Model, Run, Task
 
+DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
+
 
 def evaluate(
     models: Annotated[
@@ -117,7 +119,7 @@ def evaluate(
             chat=chat,
             **parse_set(set_),
         )
-    _check_models(models, settings)
+    _check_models(models, settings, dtype)
     loaded, groups = _load_tasks(settings, trust_remote_code)
     out = out or default_out(settings, dtype)
     if not json_:
@@ -145,10 +147,14 @@ def evaluate(
     )
 
 
-def _check_models(models: list[str], settings: Settings) -> None:
+def _check_models(models: list[str], settings: Settings, dtype: str) -> None:
     """What can be refused before anything is loaded."""
     from lydite.models.reference import is_null
 
+    if not all(spec.strip() for spec in models):
+        raise UserError("a model has an empty name; `lydite models` lists some")
+    if dtype not in DTYPES:
+        raise UserError(f"unknown --dtype {dtype!r}; known: {', '.join(DTYPES)}")
     twice = sorted({spec for spec in models if models.count(spec) > 1})
     if twice:
         raise UserError(f"{twice[0]} is named twice")

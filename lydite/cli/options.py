@@ -51,7 +51,7 @@ def task_names(text: str) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise UserError("name the --tasks; `lydite tasks` lists them")
-    return tuple(_whole(name) for name in names)
+    return tuple(dict.fromkeys(map(_whole, names)))
 
 
 def _whole(name: str) -> str:

@@ -206,6 +206,10 @@ def _print_context(context: Context) -> None:
 def _tokens(spec: str, requests: list[Request]) -> list[list[str]]:
     """Each request's tokens as the model reads them: with its BOS, through its chat template."""
     from lydite.models import load_model
+    from lydite.models.reference import is_null
+
+    if is_null(spec):
+        raise UserError(f"{spec} reads no tokens; name a causal model")
     from lydite.models.causal import CausalModel
 
     model = load_model(spec)

@@ -78,6 +78,8 @@ def read_jsonl(path: Path) -> Iterator[Row]:
             continue
         try:
             row = _JSON.decode(line)
+        except RecursionError as error:
+            raise DataError(f"{path}, line {number}: the JSON is nested too deeply") from error
         except msgspec.DecodeError as error:
             raise DataError(f"{path}, line {number}: {_why_not_json(line, error)}") from error
         if not isinstance(row, dict):
@@ -86,11 +88,15 @@ def read_jsonl(path: Path) -> Iterator[Row]:
 
 
 def _why_not_json(line: str, error: msgspec.DecodeError) -> str:
-    """Half of a surrogate pair is what a cut emoji leaves; msgspec calls it malformed or, before a quote, truncated."""
+    """Half of a surrogate pair is what a cut emoji leaves; msgspec calls it malformed or, before a quote, truncated. NaN
+    is what other writers leave."""
     half = _HALF_PAIR.search(line)
     if half and ("surrogate" in str(error) or ("truncated" in str(error) and line.rstrip().endswith("}"))):
         return f"{half.group()} is half of a surrogate pair and no text; replace it, for instance by \\ufffd"
-    return f"not JSON: {error}"
+    hint = (
+        "; NaN and Infinity are not part of JSON, write null" if re.search(r"[:\[,]\s*-?(NaN|Infinity)", line) else ""
+    )
+    return f"not JSON: {error}{hint}"
 
 
 def read_csv(path: Path) -> Iterator[Row]:

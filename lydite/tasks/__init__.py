@@ -14,6 +14,8 @@ from lydite.errors import DataError, TaskError
 from lydite.tasks.entry import Entry
 from lydite.types import Group, Task
 
+DATA_ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+
 __all__ = ["Entry", "list_tasks", "load_tasks"]
 
 
@@ -154,7 +156,12 @@ def _is_local(task: Task) -> bool:
 
 def unknown(name: str, known: Iterable[str], what: str = "task") -> str:
     """One line about a name that does not exist, with those that are spelled alike."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    files = [f"{name}{end}" for end in (".toml", ".py") if what == "task" and Path(f"{name}{end}").is_file()]
+    near = files or difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if what == "task" and Path(name).suffix in DATA_ENDINGS:
+        return (
+            f"{name} is data and no task; describe it in a .toml file beside it (docs/adding-a-task.md) and name that"
+        )
     hint = f"did you mean {' or '.join(near)}?" if near else f"`lydite {what}s` lists them"
     return f"unknown {what} {name!r}; {hint}" + ("" if near else ", and a path ends in .toml or .py")
 

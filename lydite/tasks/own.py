@@ -133,7 +133,7 @@ def read_task_file(path: Path) -> TaskFile:
         raise TaskError(f"{path}: a task file has one table [task], and this one has {found}")
     keys = table["task"]
     kind = keys.get("kind")
-    if kind not in _KEYS:
+    if not isinstance(kind, str) or kind not in _KEYS:
         raise TaskError(f"{path}: kind = {kind!r} is not known; known: {', '.join(_KEYS)}")
     for key in keys:
         if key not in _KEYS[kind]:
@@ -141,7 +141,7 @@ def read_task_file(path: Path) -> TaskFile:
             hint = f"did you mean {near[0]}? " if near else ""
             raise TaskError(f"{path}: unknown key {key!r} for {kind}; {hint}known: {', '.join(sorted(_KEYS[kind]))}")
     for key in ("name", "data", *_NEEDED[kind]):
-        if keys.get(key) in (None, "", []):
+        if keys.get(key) in (None, "", []) or (key == "name" and not str(keys[key]).strip()):
             raise TaskError(f"{path}: {kind} needs the key {key!r}")
     try:
         file = msgspec.convert(keys, TaskFile)

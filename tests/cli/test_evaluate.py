@@ -160,10 +160,20 @@ def test_ctrl_c_twice_and_a_second_process(folder):
         (["compare", "nothing", "more"], "nothing"),
         (["rescore", "nothing"], "nothing"),
         (["evaluat"], "evaluate"),
+        (["evaluate", "", "--tasks", "coin.toml"], "a model has an empty name"),
+        (
+            ["evaluate", "random", "--tasks", "coin.toml", "--dtype", "float8"],
+            "unknown --dtype 'float8'; known: float32",
+        ),
+        (["evaluate", "random", "--tasks", "coin.jsonl"], "coin.jsonl is data and no task"),
+        (["evaluate", "random", "--tasks", "coin"], "did you mean coin.toml?"),
+        (["tasks", "coin.toml", "--model", "random"], "random reads no tokens"),
+        (["report", "loop"], "loop"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_1(folder, words, part):
     (folder / "empty").mkdir()
+    (folder / "loop").symlink_to("loop")
     assert part in one_line(lydite(folder, *words, code=1))
 
 
@@ -236,6 +246,22 @@ def test_from_a_run_whose_settings_were_edited(folder):
     run["environment"]["command"] = '{"x": 1}'
     path.write_text(json.dumps(run), encoding="utf-8")
     assert "instead of --from" in one_line(lydite(folder, "evaluate", "uniform", "--from", "out", code=1))
+
+
+def test_a_task_file_that_is_named_twice_counts_once(folder):
+    done = lydite(folder, "evaluate", "random", "--tasks", f"coin.toml,{folder}/coin.toml", "--json")
+    assert len(json.loads(done.stdout)["runs"]) == 1
+
+
+def test_a_screen_that_is_not_utf_8_and_a_folder_that_is_no_text(folder):
+    (folder / "coin.toml").write_text(TASK.replace('"coin"', '"硬币"'), encoding="utf-8")
+    out = os.fsdecode(b"caf\xe9")
+    env = environment() | {"PYTHONIOENCODING": "ascii"}
+    for words in (("evaluate", "random", "--tasks", "coin.toml", "--out", out), ("rescore", out), ("report", out)):
+        done = subprocess.run(command(*words), cwd=folder, capture_output=True, check=False, env=env)
+        assert done.returncode == 0, done.stderr
+    assert (folder / out / "random" / "硬币" / "run.json").exists()
+    assert b"report.html" in done.stdout
 
 
 def test_reuse_takes_answers_of_earlier_runs(folder):

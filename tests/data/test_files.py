@@ -117,3 +117,10 @@ def test_half_a_surrogate_pair_is_told_apart_from_a_torn_line(tmp_path, half):
         next(rows)
     with pytest.raises(DataError, match="line 1: not JSON"):
         list(read_rows(write(tmp_path / "b.jsonl", '{"a": "x')))
+
+
+def test_what_other_writers_call_json(tmp_path):
+    with pytest.raises(DataError, match=r"line 1: not JSON: .*; NaN and Infinity are not part of JSON, write null"):
+        list(read_rows(write(tmp_path / "a.jsonl", '{"a": [1, -Infinity]}')))
+    with pytest.raises(DataError, match="line 1: the JSON is nested too deeply"):
+        list(read_rows(write(tmp_path / "b.jsonl", '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}")))

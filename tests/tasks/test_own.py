@@ -285,6 +285,8 @@ def test_empty_and_missing_data(tmp_path):
         ({"max_new_tokens": 5}, "unknown key 'max_new_tokens' for multiple_choice"),
         ({"kind": "multiple"}, "kind = 'multiple' is not known; known: multiple_choice"),
         ({"kind": None}, "kind = None is not known"),
+        ({"kind": ["generation"]}, "kind = ['generation'] is not known"),
+        ({"name": " "}, "needs the key 'name'"),
         ({"name": None}, "needs the key 'name'"),
         ({"gold": None}, "multiple_choice needs the key 'gold'"),
         ({"shots": "two"}, "Expected `int`, got `str` - at `$.shots`"),
