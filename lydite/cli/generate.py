@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from lydite.cli.generate_files import generate_files
@@ -54,8 +55,7 @@ def generate(
     """
     decoding, settings = _options(set_)
     _check(prompt, in_, out, num, decoding)
-    if prompt == "-":
-        prompt = sys.stdin.read()
+    prompt = _read(prompt)
     with Bar() as bar, bar.loading(model) as on_progress:
         from lydite.models import load_model
 
@@ -84,9 +84,18 @@ def _options(pairs: list[str]) -> tuple[Decoding, dict[str, Any]]:
     settings, options = found.pop("model"), found.pop("decoding")
     if found:
         raise UserError(f"--set {next(iter(found))} says nothing to generate; it takes decoding and model settings")
-    import msgspec
-
     return msgspec.convert(options, Decoding), settings
+
+
+def _read(prompt: str | None) -> str | None:
+    """The prompt, or all of standard input for -."""
+    try:
+        text = sys.stdin.read() if prompt == "-" else prompt
+        if text is not None:
+            text.encode()
+    except UnicodeError as error:
+        raise UserError("the prompt is not UTF-8; save it as UTF-8") from error
+    return text
 
 
 def _check(prompt: str | None, in_: Path | None, out: Path | None, num: int, decoding: Decoding) -> None:

@@ -148,7 +148,10 @@ def _lines(speaker: Speaker, chat: bool) -> Iterator[str]:
             import readline  # noqa: F401 - input() then edits and remembers lines
     with suppress(EOFError, KeyboardInterrupt):
         while True:
-            line = input("> " if shows else "")
+            try:
+                line = input("> " if shows else "")
+            except UnicodeDecodeError as error:
+                raise UserError("standard input is not UTF-8; save it as UTF-8") from error
             if line.strip():
                 yield line
 

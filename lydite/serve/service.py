@@ -1,5 +1,6 @@
 """Requests of the protocol as texts of the decoder, and the decoder's tokens as replies; no sockets here."""
 
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
@@ -43,6 +44,8 @@ class Service:
         self.defaults = defaults
         self.texts = live.generator.texts
         self._created = int(time.time())
+        self._lock = threading.Lock()
+        """Some tokenizers cannot be used by two threads at a time."""
 
     def models(self) -> dict[str, Any]:
         """The one model."""
@@ -85,7 +88,8 @@ class Service:
                 code="model_not_found",
                 status=404,
             )
-        prompts, shown = self._prompts(asked)
+        with self._lock:
+            prompts, shown = self._prompts(asked)
         if self.live.num_open + len(prompts) * asked.n > MOST_OPEN:
             raise BadRequest("too many texts are waiting; ask again later", code="overloaded", status=503)
         return _Job(self, asked, prompts, shown)
@@ -122,6 +126,15 @@ class Service:
         size = len(self.texts.encoder.tokenizer)
         if ids and not 0 <= min(ids) <= max(ids) < size:
             raise BadRequest(f"prompt holds a token outside of the model's {size}", param="prompt")
+
+    def check_likelihoods(self, decoding: Decoding) -> None:
+        """BadRequest where single tokens have none."""
+        if not self.live.generator.scorer.can_decode or decoding.num_beams > 1:
+            raise BadRequest(
+                "this model, as it is served here, gives no logprobs of new tokens; leave logprobs out",
+                param="logprobs",
+                code="unsupported",
+            )
 
     def decoding(self, asked: TextAsked | ChatAsked, num_prompt: int, *, next_is_known: bool) -> Decoding:
         """The options for a prompt of so many tokens, if both fit into the model."""
@@ -180,6 +193,8 @@ class _Job:
         plain = plain and probe.repetition_penalty == 1 and probe.presence_penalty == 0 and asked.n == 1
         self.next_is_known = self.echo and (wanted == 0 or (wanted == 1 and self.scores and plain))
         """The prompt's own pass says all that is asked for."""
+        if self.num_top is not None and not self.next_is_known:
+            service.check_likelihoods(probe)
         self.decodings = [service.decoding(asked, len(ids), next_is_known=self.next_is_known) for ids in prompts]
         self.replies = Replies(service.info.name, chat=isinstance(asked, ChatAsked), logprobs=self.num_top is not None)
         self.replies.counts.prompt_tokens = sum(len(ids) for ids in prompts)
@@ -256,12 +271,13 @@ class _Job:
         tokens, text, finish = echoed(texts, ids, found), shown, "length"
         if self.next_is_known and self.asked.max_tokens == 1:
             token = found[-1].top[0][0]
+            # Listed even where it ends the text, as vLLM does: lm-evaluation-harness takes the last one off unseen.
+            tokens += (line(texts, token, len(shown), found[-1]),)
+            self.replies.counts.completion_tokens += 1
             if token in texts.eos:
                 finish = "stop"
             else:
-                self.replies.counts.completion_tokens += 1
                 text += texts.text(Prompt(number, ids, 0), [token], skip_special=True)
-                tokens += (line(texts, token, len(shown), found[-1]),)
         if not self.num_top:
             tokens = tuple(TokenLine(one.text, one.offset, one.logprob) for one in tokens)
         return [Piece(number * self.asked.n + copy, text, tokens, finish) for copy in range(self.asked.n)]

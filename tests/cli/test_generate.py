@@ -3,12 +3,8 @@
 import io
 import json
 import math
-import os
 import re
-import signal
-import subprocess
 import sys
-import time
 
 import pytest
 
@@ -180,22 +176,47 @@ def test_rows_that_do_not_fit(capsys, tmp_path, row, message):
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_ctrl_c_keeps_what_was_generated(folder):
-    """A stream that is cut in the middle: the beginning of the whole text, and a clear end."""
-    code = (
-        "import sys, time, torch; from lydite.engine.score import Scorer; step = Scorer.forward\n"
-        "Scorer.forward = lambda self, ids, **more: (time.sleep(0.03), step(self, ids, **more))[1]\n"
-        "from lydite.cli.app import main; main(sys.argv[1:])"
-    )
-    command = [sys.executable, "-c", code, "generate", str(folder), "The cat", "--set", "max_new_tokens=400"]
-    env = os.environ | {"PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
-        begun = process.stdout.read(8)
-        time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=100)
-    assert process.returncode == 130, err
-    assert b"interrupted; the text so far stands above" in err
-    assert b"Traceback" not in err
-    assert len(begun) == 8
-    assert (begun + out).endswith(b"\n")
+def test_ctrl_c_keeps_what_was_generated(folder, model, capsys, monkeypatch):
+    """A text that is cut in the middle: its beginning, a line that says so, and no traceback."""
+    from lydite.cli.generate_live import _Screen
+
+    shown = []
+    show = _Screen.show
+
+    def interrupted(self, bit):
+        show(self, bit)
+        shown.append(bit)
+        if len(shown) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Screen, "show", interrupted)
+    code, out, err = run(capsys, folder, "The cat", "--set", "max_new_tokens=400")
+    assert code == 130
+    assert "interrupted; the text so far stands above" in err
+    assert out == "".join(bit.text for bit in shown) + "\n"
+    assert direct(model, "The cat", max_new_tokens=400).text.startswith(out[:-1])
+
+
+def test_ctrl_c_keeps_the_rows_that_are_done(folder, asked, tmp_path, capsys, monkeypatch):
+    from lydite.cli import generate_files
+
+    whole = generate_files._lines
+
+    def interrupted(speaker, jobs):
+        for number, line in enumerate(whole(speaker, jobs)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield line
+
+    monkeypatch.setattr(generate_files, "_lines", interrupted)
+    out = tmp_path / "out.jsonl"
+    code, _, err = run(capsys, folder, "--in", asked, "--out", out, "--set", "max_new_tokens=5")
+    assert code == 130
+    assert "3 of 8 rows are in" in err
+    assert len(rows(out)) == 3
+
+
+def test_what_is_no_text(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a \xff b"), encoding="utf-8"))
+    code, _, err = run(capsys, "uniform", "-")
+    assert (code, err) == (1, "lydite: error: the prompt is not UTF-8; save it as UTF-8\n")

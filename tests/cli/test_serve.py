@@ -1,29 +1,37 @@
-"""`lydite serve` as a process of its own: starts, answers, ends at Ctrl-C."""
+"""`lydite serve`: starts, says where, answers, ends at Ctrl-C."""
 
-import signal
-import subprocess
-import sys
+import threading
+from http.server import ThreadingHTTPServer
 
 import httpx2
 import pytest
 
 from lydite.cli.app import main
+from lydite.serve.http import Server
 from tests.tiny import save_tiny
 
 
-def test_it_serves_until_ctrl_c(tmp_path):
+def test_it_serves_until_ctrl_c(tmp_path, monkeypatch, capsys):
     folder = save_tiny(tmp_path / "tiny", scale=6.0)
-    command = [sys.executable, "-m", "lydite", "serve", str(folder), "--port", "0", "--set", "max_new_tokens=5"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        line = process.stdout.readline()
-        assert "on http://127.0.0.1:" in line, process.stderr.read()
-        url = line.split(" on ")[1].split(";")[0]
-        reply = httpx2.post(f"{url}/completions", json={"prompt": "The"}, timeout=60, trust_env=False).json()
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert reply["usage"]["completion_tokens"] <= 5
-    assert process.returncode == 0, err
-    assert "Traceback" not in err
+    replies = []
+
+    def serve(self, poll_interval):
+        """Stands in for a day of work."""
+        thread = threading.Thread(target=ThreadingHTTPServer.serve_forever, args=(self, 0.01))
+        thread.start()
+        url = capsys.readouterr().out.split(" on ")[1].split(";")[0]
+        replies.append(httpx2.post(f"{url}/completions", json={"prompt": "The"}, timeout=60, trust_env=False).json())
+        self.shutdown()
+        thread.join()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Server, "serve_forever", serve)
+    with pytest.raises(SystemExit) as stop:
+        main(["serve", str(folder), "--port", "0", "--set", "max_new_tokens=5"])
+    assert stop.value.code == 0
+    assert 0 <= replies[0]["usage"]["completion_tokens"] <= 5
+    assert "the server has ended" in capsys.readouterr().err
+    assert not any(thread.name == "lydite-live" for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize(
@@ -40,3 +48,11 @@ def test_mistakes_are_one_line(capsys, arguments, message):
     assert (stop.value.code, out) == (1, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_port_that_is_taken(tmp_path, capsys):
+    folder = save_tiny(tmp_path / "tiny")
+    with ThreadingHTTPServer(("127.0.0.1", 0), None) as other, pytest.raises(SystemExit) as stop:
+        main(["serve", str(folder), "--port", str(other.server_port)])
+    assert stop.value.code == 1
+    assert "choose another --port" in capsys.readouterr().err

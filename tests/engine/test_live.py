@@ -36,7 +36,7 @@ def model(folder: Path) -> CausalModel:
 
 
 def ask(number: int, **decoding: object) -> GenerateRequest:
-    options = {"max_new_tokens": 8 + 7 * number} | decoding
+    options = {"max_new_tokens": 6 + 3 * number} | decoding
     return GenerateRequest(sample_id=str(number), index=0, prompt=PROMPTS[number], decoding=Decoding(**options))
 
 

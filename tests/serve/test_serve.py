@@ -125,7 +125,7 @@ def test_our_own_client_gets_what_the_model_gives_directly(tmp_path, bos):
 
 
 def test_many_clients_at_a_time_get_the_texts_that_they_get_alone(model, server):
-    jobs = [(TEXTS[i % 7] + " The" * (i % 3), 5 + 11 * (i % 4)) for i in range(14)]
+    jobs = [(TEXTS[i % 7] + " The" * (i % 3), 5 + 7 * (i % 4)) for i in range(10)]
     alone = [direct(model, prompt, max_new_tokens=size).text for prompt, size in jobs]
     most = []
 
@@ -150,8 +150,13 @@ def test_a_stream_spells_the_whole_reply(model, server):
         mine = [c["choices"][0] for c in chunks if c["choices"][0]["index"] == choice["index"]]
         assert "".join(c["text"] for c in mine) == choice["text"]
         assert [c["finish_reason"] for c in mine][-1] == choice["finish_reason"]
-        for key in ("tokens", "token_logprobs", "text_offset", "top_logprobs"):
+        for key in ("tokens", "text_offset"):
             assert [one for c in mine for one in c["logprobs"][key]] == choice["logprobs"][key]
+        numbers = [one for c in mine for one in c["logprobs"]["token_logprobs"]]
+        assert numbers == pytest.approx(choice["logprobs"]["token_logprobs"], abs=1e-4)
+        tops = [one for c in mine for one in c["logprobs"]["top_logprobs"]]
+        for one, other in zip(tops, choice["logprobs"]["top_logprobs"], strict=True):
+            assert one == pytest.approx(other, abs=1e-4)
         assert choice["text"] == direct(model, TEXTS[6], max_new_tokens=40, stop_strings=("。", "he")).text
 
 
@@ -188,6 +193,9 @@ def test_echo_and_tokens_as_prompts(model, server):
     one = complete(server, TEXTS[2], echo=True, logprobs=1, max_tokens=1)["choices"][0]["logprobs"]
     assert one["tokens"] == numbers["tokens"][:-2]
     assert one["token_logprobs"][1:] == pytest.approx(numbers["token_logprobs"][1:-2], abs=1e-4)
+    for text in TEXTS:  # one more token, even where it ends the text: lm-evaluation-harness counts on it
+        listed = complete(server, text, echo=True, logprobs=1, max_tokens=1)["choices"][0]["logprobs"]["tokens"]
+        assert len(listed) == len(model.encoder.prompt_ids([text])[0]) + 1
     two = complete(server, [TEXTS[0], "a"], echo=True, max_tokens=0)
     assert [choice["text"] for choice in two["choices"]] == [TEXTS[0], "a"]
     assert two["usage"]["completion_tokens"] == 0
