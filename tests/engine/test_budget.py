@@ -33,3 +33,9 @@ def test_every_architecture_has_a_budget(architecture: str) -> None:
     config = CONFIGS[architecture](320, 128).get_text_config().to_dict()
     assert budget.batch_rows(config, 4, "cpu") > 0
     assert budget.available_bytes() > 0
+
+
+def test_processes_of_one_machine_share_its_memory(monkeypatch):
+    alone = budget.available_bytes()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert budget.available_bytes() < alone / 2

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lydite.errors import UserError
+from lydite.errors import ModelError, UserError
+from lydite.models.distributed import own_device
 from lydite.models.messages import Answers, Over, Work, decode, encode
 from lydite.models.shares import shares
 from lydite.models.team import Place
@@ -213,6 +214,21 @@ def test_an_environment_that_does_not_say_who_is_who(changes):
         Place.read({"RANK": "0", "WORLD_SIZE": "2"})
 
 
+def test_each_process_takes_its_own_cuda_device(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert own_device("cpu") == "cpu"
+    with pytest.raises(ModelError, match="LOCAL_RANK"):
+        own_device("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert own_device("cuda") == "cuda:1"
+    with pytest.raises(ModelError, match="give --device cuda"):
+        own_device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ModelError, match="there are 2 CUDA devices"):
+        own_device("cuda")
+
+
 # ----------------------------------------------------------------------------------------- messages
 
 
@@ -279,10 +295,10 @@ def test_shares_cost_alike_and_passages_stay_whole():
     found = shares(requests, 2)
     passages = [{requests[position].context[:2] for position in part} for part in found]
     assert not passages[0] & passages[1]
-    # The passages are nearly all of the cost: 8 x 200 + 24 x 20 repetitions, of which a passage is at most 200.
-    sizes = [sum(200 if int(name) < 8 else 20 for name in part) for part in passages]
-    assert sum(sizes) == 2080
-    assert abs(sizes[0] - sizes[1]) <= 200
+    # In tokens of four bytes, with about two for each question: no even cut goes between passages, but one that is
+    # nearer than a passage's length.
+    sizes = [sum(9 * (200 if int(name) < 8 else 20) / 4 + 8 * 2 for name in part) for part in passages]
+    assert abs(sizes[0] - sizes[1]) <= 9 * 200 / 4
 
 
 def test_shares_of_generation_count_new_tokens():
