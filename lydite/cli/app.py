@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a user's mistake, 2 some samples failed, 130 interrupted.
 """
 
 import io
+import os
 import signal
 import sys
 import time
@@ -66,6 +67,9 @@ def make_app(arguments: Sequence[str]) -> typer.Typer:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for name in ("stdout", "stderr"):
+        if vars(sys)[name] is None:  # closed by the shell: `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open as long as the process
     for stream in (sys.stdout, sys.stderr):
         # A screen that cannot show a character, or a path that is no text, gets its number.
         if isinstance(stream, io.TextIOWrapper):
@@ -79,6 +83,8 @@ def _run(arguments: Sequence[str]) -> int:
     code: object = 0
     try:
         code = make_app(arguments)(arguments, prog_name="lydite", standalone_mode=False)
+        if code == 130:  # typer turns KeyboardInterrupt into this and says nothing
+            raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
         code = _say(f"{many.why()}interrupted; whatever was finished is kept, and the same command continues", 130)
     except Interrupted as stop:

@@ -153,7 +153,8 @@ def _call(path: Path, function: Callable[..., Any], *arguments: Any) -> Any:
     except LyditeError:
         raise
     except SyntaxError as error:
-        raise TaskError(f"{error.filename or path}, line {error.lineno}: {error.msg}") from error
+        line = f", line {error.lineno}" if error.lineno else ""
+        raise TaskError(f"{error.filename or path}{line}: {error.msg}") from error
     except (Exception, SystemExit) as error:
         raise TaskError(f"{path}{_place(path, error)}: {type(error).__name__}: {_line(error)}".rstrip(": ")) from error
 

@@ -248,6 +248,18 @@ def test_from_a_run_whose_settings_were_edited(folder):
     assert "instead of --from" in one_line(lydite(folder, "evaluate", "uniform", "--from", "out", code=1))
 
 
+def test_ctrl_c_before_anything_is_evaluated_says_so(folder):
+    (folder / "slow.py").write_text("raise KeyboardInterrupt", encoding="utf-8")
+    assert "interrupted" in one_line(lydite(folder, "evaluate", "random", "--tasks", "slow.py", code=130))
+
+
+def test_a_closed_output_is_no_mistake(folder):
+    words = " ".join(command("evaluate", "random", "--tasks", "coin.toml", "--out", "out"))
+    done = subprocess.run(f"{words} >&-", shell=True, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert (folder / "out" / "report.html").exists()
+
+
 def test_a_task_file_that_is_named_twice_counts_once(folder):
     done = lydite(folder, "evaluate", "random", "--tasks", f"coin.toml,{folder}/coin.toml", "--json")
     assert len(json.loads(done.stdout)["runs"]) == 1

@@ -134,6 +134,13 @@ def test_nothing_finished_is_lost(tmp_path):
     assert [record.id for record in read_samples(out / "fake" / "mine")] == ["s0", "s1", "s2"]
 
 
+def test_a_file_that_is_no_text(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_bytes(b"x = 1\0")
+    with pytest.raises(TaskError, match=r"mine\.py: source code string cannot contain null bytes"):
+        load_tasks([str(path)])
+
+
 def test_generators_will_do(tmp_path):
     task = load(tmp_path, VIEW, VIEW.replace("return [", "yield ").replace(")]", ")"))
     assert evaluate(FakeModel(), prompted(task)).estimates[0].n == 6
