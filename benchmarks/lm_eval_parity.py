@@ -13,11 +13,12 @@ log-probability, every greedy flag, every text and every metric is compared. `pa
 """
 
 import argparse
+import functools
 import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -241,24 +242,33 @@ def _compare(theirs: Mapping[str, Any], ours: Mapping[str, Any], name: str) -> d
     }
 
 
-def _one(model: Path, name: str, data: Path) -> dict[str, Any]:
+@functools.lru_cache(maxsize=1)
+def _hf(model: Path, options: tuple[tuple[str, Any], ...]) -> Any:
     from lm_eval.models.huggingface import HFLM
 
-    from lydite.errors import ModelError
+    return HFLM(str(model), batch_size=4, device="cpu", dtype="float32", **dict(options))
+
+
+@functools.lru_cache(maxsize=2)
+def _ours(model: Path, parity: bool, options: tuple[tuple[str, Any], ...]) -> Any:
     from lydite.lm_eval.model import LyditeLM
 
+    return LyditeLM(str(model), parity=parity, device="cpu", dtype="float32", **dict(options))
+
+
+def one(model: Path, name: str, data: Path) -> dict[str, Any]:
+    """One configuration on one model."""
+    from lydite.errors import ModelError
+
     configuration = CONFIGURATIONS[name]
-    options = {"device": "cpu", "dtype": "float32", **configuration.model}
-    hf = HFLM(str(model), batch_size=4, **options)
-    if configuration.chat and not hf.tokenizer.chat_template:
+    options = tuple(configuration.model.items())
+    if configuration.chat and not _hf(model, options).tokenizer.chat_template:
         return {"skipped": "no chat template"}
-    theirs, their_seconds = _evaluate(hf, name, configuration, data)
-    del hf
-    made: Callable[[bool], Any] = lambda parity: LyditeLM(str(model), parity=parity, **options)  # noqa: E731
-    ours, our_seconds = _evaluate(made(True), name, configuration, data)
+    theirs, their_seconds = _evaluate(_hf(model, options), name, configuration, data)
+    ours, our_seconds = _evaluate(_ours(model, True, options), name, configuration, data)
     found = _compare(theirs, ours, name) | {"their_seconds": their_seconds, "our_seconds": our_seconds}
     try:
-        default = _compare(theirs, _evaluate(made(False), name, configuration, data)[0], name)
+        default = _compare(theirs, _evaluate(_ours(model, False, options), name, configuration, data)[0], name)
         found["default_different"], found["default_largest"] = default["different"], default["largest"]
     except ModelError as error:
         found["default_error"] = str(error)
@@ -277,7 +287,7 @@ def run(models: Sequence[Path], data: Path, out: Path, seconds: float, only: Seq
             if time.monotonic() - start > seconds:
                 print(f"time is over before {key}; the same command goes on")
                 return
-            done[key] = _one(model, name, data)
+            done[key] = one(model, name, data)
             print(key, json.dumps(done[key]), flush=True)
             out.write_text(json.dumps(done, indent=1), encoding="utf-8")
     print("everything is done")

@@ -9,7 +9,7 @@ Their templates are rendered without a sandbox; `sandbox_templates` puts one aro
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,35 +28,30 @@ def find_code(names: Iterable[str], index: Mapping[str, Any]) -> list[str]:
     `index`: their TaskManager.task_index, read without functions. Raises TaskError for files that are not YAML.
     """
     found: dict[str, None] = {}
-    files: dict[Path, None] = {}
-    waiting, seen = list(names), set()
+    waiting: list[str | Path] = list(names)
+    seen: set[str | Path] = set()
     while waiting:
-        name = waiting.pop()
-        if name in seen:
+        one = waiting.pop()
+        if one in seen:
             continue
-        seen.add(name)
-        entry = index.get(name)
-        if entry is None:
-            if Path(name).suffix == ".yaml" and Path(name).is_file():
-                files[Path(name).resolve()] = None
+        seen.add(one)
+        if isinstance(one, str):
+            entry = index.get(one)
+            if entry is not None and entry.yaml_path is not None:
+                waiting.append(Path(entry.yaml_path).resolve())
+            elif entry is not None:
+                waiting += sorted(entry.tags)
+            elif one.endswith(".yaml") and Path(one).is_file():
+                waiting.append(Path(one).resolve())
             continue
-        waiting += sorted(entry.tags) if entry.yaml_path is None else []
-        if entry.yaml_path is not None:
-            files[Path(entry.yaml_path).resolve()] = None
-        waiting += members(entry.cfg or {})
-    pending = list(files)
-    while pending:
-        path = pending.pop()
-        root = _tree(path)
-        found.update(dict.fromkeys(f"{what} in {path}" for what in _in_node(root)))
-        for include in _includes(root):
-            other = (path.parent / include).resolve()
-            if other not in files:
-                files[other] = None
-                pending.append(other)
-        waiting_here = [member for member in members(_plain(root)) if member not in seen]
-        if waiting_here:  # a group in a file of its own
-            found.update(dict.fromkeys(find_code(waiting_here, index)))
+        root = _tree(one)
+        try:
+            found.update(dict.fromkeys(f"{what} in {one}" for what in _in_node(root)))
+            # All that stands below such a key anywhere: a key may come twice, or through an alias or a merge.
+            waiting += [(one.parent / include).resolve() for include in _below(root, ("include",))]
+            waiting += _below(root, ("task", "group"))
+        except RecursionError as error:
+            raise TaskError(f"{one} holds itself through an alias") from error
     return list(found)
 
 
@@ -74,8 +69,9 @@ def members(config: Mapping[str, Any]) -> list[str]:
 
 
 def _tree(path: Path) -> yaml.Node:
+    """Read as they read it: bytes, and libyaml where it is there."""
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        node = yaml.compose(path.read_bytes(), Loader=yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise TaskError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if node is None:
@@ -98,7 +94,7 @@ def _in_node(node: yaml.Node) -> Iterator[str]:
 
 def _in_pair(key: object, value: yaml.Node) -> Iterator[str]:
     text = value.value if isinstance(value, yaml.ScalarNode) else None
-    asked = text is not None and text.lower() in ("true", "yes", "on")
+    asked = text is None or text.lower() not in ("false", "no", "off", "null", "~", "", "0")
     if (key in ("hf_evaluate", "trust_remote_code") and asked) or key == "use_prompt":
         yield f"{key}: {text}"
     if key == "dataset_path" and text in _PICKLES:
@@ -111,25 +107,13 @@ def _in_pair(key: object, value: yaml.Node) -> Iterator[str]:
             yield f"the metric script {text!r}"
 
 
-def _includes(node: yaml.Node) -> list[str]:
-    for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
-        if key.value == "include":
-            return [item.value for item in value.value] if isinstance(value, yaml.SequenceNode) else [value.value]
-    return []
-
-
-def _plain(node: yaml.Node) -> dict[str, Any]:
-    """The `task` list of a group file as plain values; functions as their names."""
-
-    def value(of: yaml.Node) -> Any:
-        if isinstance(of, yaml.MappingNode):
-            return {key.value: value(child) for key, child in of.value}
-        if isinstance(of, yaml.SequenceNode):
-            return [value(child) for child in of.value]
-        return of.value
-
-    found = value(node)
-    return found if isinstance(found, dict) else {}
+def _below(node: yaml.Node, keys: Sequence[str], inside: bool = False) -> list[str]:
+    """Every text below one of `keys`, wherever it stands."""
+    if isinstance(node, yaml.ScalarNode):
+        return [node.value] if inside else []
+    if isinstance(node, yaml.SequenceNode):
+        return [text for child in node.value for text in _below(child, keys, inside)]
+    return [text for key, value in node.value for text in _below(value, keys, inside or key.value in keys)]
 
 
 class _Templates(SandboxedEnvironment):

@@ -56,7 +56,7 @@ def test_metrics_are_those_of_their_own_evaluation(folder, monkeypatch, chat):
             assert "rules lm_eval" in estimate.signature
             assert estimate.n_failed == 0
             count += 1
-    assert count == (3 if chat else 27)
+    assert count == (3 if chat else 30)
 
 
 NUMBERS = np.random.default_rng(0)
@@ -127,6 +127,8 @@ def yaml_folder(tmp_path, monkeypatch):
     write(where / "coded.yaml", "task: coded\ninclude: coded_base.yaml\n")
     write(where / "coded_base.yaml", "include: base.yaml\ndoc_to_text: !function helper.text\n")
     write(where / "group_of_code.yaml", "group: group_of_code\ntask: [one, coded]\n")
+    write(where / "twice.yaml", "task: twice\ninclude: base.yaml\ninclude: coded_base.yaml\n")
+    write(where / "merged.yaml", "task: merged\n<<: {include: coded_base.yaml}\n")
     return where
 
 
@@ -146,7 +148,7 @@ def test_groups_tags_files_and_versions(yaml_folder):
     ]
 
 
-@pytest.mark.parametrize("name", ["coded", "group_of_code", "coded.yaml"])
+@pytest.mark.parametrize("name", ["coded", "group_of_code", "coded.yaml", "twice", "merged"])
 def test_code_runs_only_where_it_is_allowed(yaml_folder, name):
     spec = "lm_eval:" + (str(yaml_folder / name) if name.endswith("yaml") else name)
     with pytest.raises(
@@ -156,7 +158,7 @@ def test_code_runs_only_where_it_is_allowed(yaml_folder, name):
     assert not (yaml_folder / "ran").exists()
     tasks, _ = load_lm_eval_tasks([spec], Options(include_path=yaml_folder, allow_code=True))
     assert (yaml_folder / "ran").exists()
-    assert "lm_eval:coded" in [task.name for task in tasks]
+    assert tasks[-1].samples("test")[0].input == QA[0]["question"]
 
 
 def test_templates_read_rows_and_nothing_else(yaml_folder):
