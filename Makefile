@@ -9,8 +9,9 @@ STAMP := .venv/.installed
 demo: $(STAMP)
 	$(BIN)/lydite evaluate smollm2-135m-instruct random --tasks mini --out runs/demo
 
+# One worker a core with one thread each: tiny models gain nothing from more.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """`lydite evaluate`: models x tasks -> run folders, a table, a page."""
 
 import dataclasses
+import gc
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -136,6 +137,7 @@ def evaluate(
                 runs[model.info.name] = _run_tasks(model, loaded, settings, out, bar)
                 write_groups(out, group_estimates(model.info.name, runs[model.info.name], groups))
                 del model
+                gc.collect()  # networks hold themselves in cycles; the next model needs the room
         page = _report(out)
     _print(out, page, runs, settings, format_, json_)
     return (

@@ -204,7 +204,9 @@ class Scorer:
             reads = [(r.path, r.slot, r.row, r.count) for r in batch.reads]
             yield from self._read(states, reads, tally)
             for keep in batch.keeps:
-                self.prefixes.put(windows[keep.path].ids[: keep.stop].astype(np.int64), kept.pop((keep.path, keep.stop)))
+                self.prefixes.put(
+                    windows[keep.path].ids[: keep.stop].astype(np.int64), kept.pop((keep.path, keep.stop))
+                )
         assert not len(store)
 
     def _score_plain(self, windows: Sequence[Window]) -> Iterator[tuple[int, Scored]]:
