@@ -215,7 +215,7 @@ def test_the_tokens_of_a_model(capsys, tmp_path):
     command("tasks", "mini_sentiment_zh", "--model", str(model or tmp_path / "tiny"))
     shown = capsys.readouterr().out.splitlines()[-1]
     assert re.sub(r"\(\d+\)\]", "]", shown).replace("][", "").endswith("很满意。]")
-    with pytest.raises(UserError, match="uniform is a null model"):
+    with pytest.raises(UserError, match="uniform reads no tokens"):
         command("tasks", "mini_sentiment_zh", "--model", "uniform")
 
 
