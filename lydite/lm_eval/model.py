@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import jinja2
+import lm_eval.models  # noqa: F401  # their registry fills itself only while it is empty: ours must not be the first in it
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model

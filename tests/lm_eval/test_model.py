@@ -3,6 +3,8 @@
 import functools
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -217,6 +219,13 @@ def test_use_cache_and_log_samples_through_their_command_line(tmp_path, tmp_path
     )
     with pytest.raises(SystemExit, match=r"^lydite-lm-eval: [^\n]*no/where/at/all[^\n]*$"):
         main()
+
+
+def test_their_own_models_are_there_beside_ours():
+    code = "import lydite.lm_eval.model\nfrom lm_eval.api.registry import get_model\nprint(get_model('dummy'), get_model('lydite'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "DummyLM" in done.stdout
+    assert "LyditeLM" in done.stdout
 
 
 def test_a_null_model_lands_on_chance():
