@@ -86,13 +86,22 @@ class DecodeRun:
         self.slots = slots
 
     def answers(self) -> Iterator[tuple[Text, Completion | Failure]]:
-        """Yields each text when it is done."""
+        """Yields each text when it is done. Between two of them the model is the caller's: nothing of the run's modes stays."""
+        while done := self._advance():
+            yield from done
+
+    def _advance(self) -> list[tuple[Text, Completion | Failure]]:
+        """Go on until texts are done; none when all are."""
         with torch.inference_mode(), attention.attached(self.scorer.model):
             while self._is_open():
+                done = []
                 if room := self._room():
-                    yield from self._admit(room)
+                    done += self._admit(room)
                 if self.running:
-                    yield from self._step()
+                    done += self._step()
+                if done:
+                    return done
+        return []
 
     def _is_open(self) -> bool:
         """Whether there is something to do; called before each step."""
@@ -106,7 +115,7 @@ class DecodeRun:
 
     # ---------------------------------------------------------------------------------------- prompts
 
-    def _admit(self, count: int) -> Iterator[tuple[Text, Completion | Failure]]:
+    def _admit(self, count: int) -> list[tuple[Text, Completion | Failure]]:
         """The next prompts go through the network and take free slots."""
         texts = [self.waiting.pop() for _ in range(count)]
         first = len(self.running)
@@ -115,7 +124,7 @@ class DecodeRun:
             states = self._prefill_singly(texts, first)
         self.running.extend(texts)
         rows = range(first, len(self.running))
-        yield from self._take(rows, [states[row - first : row - first + 1] for row in rows], None)
+        return self._take(rows, [states[row - first : row - first + 1] for row in rows], None)
 
     def _prefill_singly(self, texts: Sequence[Text], first: int) -> Tensor:
         """As `_prefill`, each prompt by itself, because not-a-number spreads inside a block."""
@@ -164,7 +173,7 @@ class DecodeRun:
 
     # ------------------------------------------------------------------------------------------ steps
 
-    def _step(self) -> Iterator[tuple[Text, Completion | Failure]]:
+    def _step(self) -> list[tuple[Text, Completion | Failure]]:
         """All running texts take one step (or several tokens at once where a guess is right)."""
         guesses = self._guesses()
         width = 1 + max(len(guess) for guess in guesses)
@@ -180,7 +189,7 @@ class DecodeRun:
             )
         self.owner.num_computed += len(states)
         rows = range(len(self.running))
-        yield from self._take(rows, [states[row * width : (row + 1) * width] for row in rows], (step, guesses))
+        return self._take(rows, [states[row * width : (row + 1) * width] for row in rows], (step, guesses))
 
     def _guesses(self) -> list[list[int]]:
         """What may come next, read off the text before; nothing unless all running texts are greedy."""
@@ -191,7 +200,7 @@ class DecodeRun:
 
     def _take(
         self, rows: range, states: Sequence[Tensor], step: tuple[StepPass, list[list[int]]] | None
-    ) -> Iterator[tuple[Text, Completion | Failure]]:
+    ) -> list[tuple[Text, Completion | Failure]]:
         """Choose the next tokens of these texts from their states [1 + guesses, D]; those that are done leave."""
         flat = torch.cat(list(states))
         need_all = [not text.is_greedy or text.num_top is not None for text in self.running[rows.start : rows.stop]]
@@ -230,7 +239,7 @@ class DecodeRun:
             step[0].accept(taken)
         gone = [(self.running[row], answer) for row, answer in done]
         self._leave(done)
-        yield from gone
+        return gone
 
     def _answer(self, text: Text) -> Completion | Failure | None:
         """What the text is if it ends with its last token; called after every token."""

@@ -143,6 +143,21 @@ def test_a_sampled_text_depends_on_its_seed_alone(model: CausalModel, folders: d
     assert len({o.text for o in (together[0], *completions(model, [again, other]))}) == 3
 
 
+def test_between_two_answers_the_model_is_the_callers(folders: dict[str, Path]) -> None:
+    """Whoever reads answers one by one may train or run the model meanwhile."""
+    model = load(folders["llama"], batch_tokens=300, kernel="default")
+    before = model.scorer.model.config._attn_implementation
+    ids = torch.tensor(model.encoder.prompt_ids(["The cat"]))
+    count = 0
+    for _ in model.answer([ask(p, str(i), max_new_tokens=3 + i) for i, p in enumerate(PROMPTS)]):
+        assert not torch.is_inference_mode_enabled()
+        assert model.scorer.model.config._attn_implementation == before
+        weights = torch.ones(2, requires_grad=True)
+        (model.scorer.model(input_ids=ids, labels=ids).loss * weights).sum().backward()
+        count += 1
+    assert count == len(PROMPTS)
+
+
 def test_a_row_of_nan_fails_alone(folders: dict[str, Path]) -> None:
     prompts = [f"{SHOTS} A cat", f"{SHOTS} A 天 cat 天", f"{SHOTS} The dog"]
     requests = [ask(p, max_new_tokens=6) for p in prompts]
