@@ -339,6 +339,7 @@ def test_load_model_hands_on_what_it_was_told(tmp_path, monkeypatch):
 
     def stub(folder, **options):
         told.update(options, folder=folder)
+        return load_model("uniform")
 
     monkeypatch.setattr(lydite.models.causal, "load_causal", stub)
     folder = checkpoint(tmp_path / "mine")
