@@ -22,6 +22,7 @@ ALLOWED = {
     "data": {"types", "errors"},
     "engine": {"types", "errors", "data"},
     "models": {"types", "errors", "engine", "data"},
+    "training": {"types", "errors", "data", "engine", "models", "runs", "report"},
     "tasks": {"types", "errors", "metrics", "data"},
     "adapt": {"types", "errors", "models", "training", "tasks"},
     "evaluate": {"types", "errors", "stats", "runs"},
