@@ -1,0 +1,225 @@
+"""Causal language modelling: predict each token from those before it.
+
+Three ways to lay out documents (`layout`):
+
+- `blocks`: the documents as one stream with the end-of-document token between them, cut into blocks of `context` tokens
+  (nanoGPT's way). Every token is predicted once an epoch; a block may begin inside a document and hold the next one too.
+- `packed`: whole documents side by side in rows of `context` positions, none seeing another: positions start again at 0,
+  and attention is block-diagonal. Only documents longer than a row are cut. Rows are filled by best fit, so little is
+  padding. The loss equals that of each document alone.
+- `streams`: the stream cut into `streams` long lanes; row b of a step continues row b of the step before, and the network's
+  state is handed on (truncated backpropagation through time, for the LSTM).
+
+Labels are the inputs moved by one here, in the data; nothing shifts them later.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lydite.errors import UserError
+from lydite.training.batch import IGNORE, Example, Loss, Part, TrainBatch, pad, padded_length
+from lydite.training.objectives.base import Documents, Objective, Stateless
+from lydite.training.objectives.forward import token_loss
+from lydite.training.objectives.packing import Packing, check_packing
+from lydite.training.objectives.streams import Blocks, Stream
+from lydite.types import Record
+
+
+class Causal(Record, frozen=True, kw_only=True):
+    """Settings of `causal`."""
+
+    context: int = 1024
+    """Positions of a row."""
+    layout: Literal["blocks", "packed", "streams"] = "blocks"
+    streams: int = 0
+    """Lanes of `streams`: the number of rows of a step, over all processes."""
+    end_of_document: bool = True
+    """Whether the end-of-document token stands behind each document (and the tokenizer's BOS, if it is another, before)."""
+
+    def __post_init__(self) -> None:
+        if self.context < 1:
+            raise ValueError("context must be 1 or more")
+        if (self.layout == "streams") != (self.streams > 0):
+            raise ValueError('layout = "streams" and streams = N, the rows of a step, go together')
+
+
+def borders(tokenizer: Any, end_of_document: bool) -> tuple[list[int], list[int]]:
+    """Token ids that stand before and after each document."""
+    if not end_of_document:
+        return [], []
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    if eos is None:
+        raise UserError(
+            "the tokenizer has no eos_token to end a document with; set end_of_document = false or give it one"
+        )
+    return [] if bos is None or bos == eos else [bos], [eos]
+
+
+class CausalBlocks(Stateless):
+    """Layout `blocks`."""
+
+    def __init__(self, documents: Documents, tokenizer: Any, settings: Causal, seed: int) -> None:
+        stream = Stream(documents, *borders(tokenizer, settings.end_of_document))
+        if len(stream) < 2:
+            raise UserError("a stream of one token has nothing to predict; train on more text")
+        self.context = settings.context
+        self._blocks = Blocks(stream, min(settings.context, len(stream) - 1), seed, overlap=1)
+
+    def num_examples(self, epoch: int) -> int:
+        return self._blocks.num_blocks
+
+    def example(self, epoch: int, index: int) -> Example:
+        tokens = self._blocks.read(epoch, index)
+        return Example({"tokens": tokens}, len(tokens) - 1)
+
+    def collate(self, examples: Sequence[Example]) -> TrainBatch:
+        return shifted([example.fields["tokens"] for example in examples], self.context)
+
+    def loss(self, network: nn.Module, batch: TrainBatch) -> Loss:
+        total, _ = token_loss(network, batch.inputs, batch.targets["tokens"])
+        return Loss({"tokens": Part(total, batch.counts["tokens"])})
+
+
+def shifted(rows: Sequence[np.ndarray], context: int) -> TrainBatch:
+    """Rows of n + 1 tokens as n inputs and n labels. What is padded stands behind all labels, so no mask is needed."""
+    inputs = pad([row[:-1] for row in rows], 0, context)
+    labels = pad([row[1:] for row in rows], IGNORE, context)
+    count = sum(len(row) - 1 for row in rows)
+    return TrainBatch({"input_ids": inputs}, {"tokens": labels}, count, {"tokens": count})
+
+
+class CausalPacked(Stateless):
+    """Layout `packed`."""
+
+    def __init__(self, documents: Documents, tokenizer: Any, settings: Causal, seed: int) -> None:
+        self.context = settings.context
+        stream = Stream(documents, *borders(tokenizer, settings.end_of_document))
+        self._packing = Packing(stream, settings.context, seed)
+
+    def num_examples(self, epoch: int) -> int:
+        return self._packing.num_rows(epoch)
+
+    def example(self, epoch: int, index: int) -> Example:
+        pieces = self._packing.row(epoch, index)
+        fields = {
+            "tokens": np.concatenate([piece[:-1] for piece in pieces]),
+            "labels": np.concatenate([piece[1:] for piece in pieces]),
+            "positions": np.concatenate([np.arange(len(piece) - 1) for piece in pieces]),
+        }
+        return Example(fields, len(fields["tokens"]))
+
+    def collate(self, examples: Sequence[Example]) -> TrainBatch:
+        tokens, labels, positions = (
+            [example.fields[name] for example in examples] for name in ("tokens", "labels", "positions")
+        )
+        width = padded_length(max(map(len, tokens)), self.context)
+        # Padding is one more document, whose positions start at 0.
+        filled = [np.concatenate([row, np.arange(width - len(row))]) for row in positions]
+        inputs = {"input_ids": pad(tokens, 0, self.context), "position_ids": pad(filled, 0, self.context)}
+        count = sum(map(len, tokens))
+        return TrainBatch(inputs, {"tokens": pad(labels, IGNORE, self.context)}, count, {"tokens": count})
+
+    def loss(self, network: nn.Module, batch: TrainBatch) -> Loss:
+        check_packing(network, batch)
+        total, _ = token_loss(network, batch.inputs, batch.targets["tokens"])
+        return Loss({"tokens": Part(total, batch.counts["tokens"])})
+
+
+class CausalStreams(Stateless):
+    """Layout `streams`: example `index` is step index // rows of lane index % rows.
+
+    The state at the end of each lane's last step is kept here, by lane, so that micro-batches and processes may share out
+    the lanes as they like (each the same ones every step); it is None at the first step of an epoch. A state is what the
+    network gives as `output.state` and takes as `state`: for each layer some tensors [B, H], as LSTMs have two.
+    """
+
+    def __init__(self, documents: Documents, tokenizer: Any, settings: Causal, seed: int) -> None:
+        self.rows = self._rows = settings.streams
+        self.context = settings.context
+        self._stream = Stream(documents, *borders(tokenizer, settings.end_of_document))
+        self._lane = (len(self._stream) - 1) // self._rows
+        """Tokens that each lane predicts; the fewer than `rows` left over at the end are not."""
+        if self._lane < 1:
+            raise UserError(f"{len(self._stream)} tokens are too few for {self._rows} streams; set fewer streams")
+        self._state: dict[int, tuple[int, list[list[Tensor]]]] = {}
+        """By lane: its last step, and the state, for each layer its tensors [H]."""
+
+    def num_examples(self, epoch: int) -> int:
+        return self._rows * -(-self._lane // self.context)
+
+    def example(self, epoch: int, index: int) -> Example:
+        step, lane = divmod(index, self._rows)
+        start = lane * self._lane + step * self.context
+        tokens = self._stream.read(start, min(start + self.context, (lane + 1) * self._lane) + 1)
+        return Example({"tokens": tokens, "place": np.array([step, lane])}, len(tokens) - 1)
+
+    def collate(self, examples: Sequence[Example]) -> TrainBatch:
+        batch = shifted([example.fields["tokens"] for example in examples], self.context)
+        batch.targets["places"] = torch.from_numpy(np.stack([example.fields["place"] for example in examples]))
+        return batch
+
+    def loss(self, network: nn.Module, batch: TrainBatch) -> Loss:
+        places = batch.targets["places"].tolist()
+        state = self._gather(places)
+        inputs: dict[str, Any] = dict(batch.inputs)
+        if state is not None:
+            inputs["state"] = state
+        total, output = token_loss(network, inputs, batch.targets["tokens"])
+        self._keep(places, output.state)
+        return Loss({"tokens": Part(total, batch.counts["tokens"])})
+
+    def _gather(self, places: list[list[int]]) -> tuple[tuple[Tensor, ...], ...] | None:
+        """The state before this step, the lanes' in the rows' order."""
+        steps = {step for step, _ in places}
+        assert len(steps) == 1, "the rows of a batch of streams are of one step"
+        step = steps.pop()
+        if step == 0:
+            return None
+        kept = [self._state[lane] for _, lane in places]
+        assert all(last == step - 1 for last, _ in kept), "a step of carried streams was left out"
+        layers = zip(*(layers for _, layers in kept), strict=True)
+        return tuple(tuple(torch.stack(rows) for rows in zip(*layer, strict=True)) for layer in layers)
+
+    def _keep(self, places: list[list[int]], state: Sequence[Sequence[Tensor]]) -> None:
+        for row, (step, lane) in enumerate(places):
+            self._state[lane] = step, [[tensor[row].detach() for tensor in layer] for layer in state]
+
+    def carried(self) -> dict[str, Tensor]:
+        """`last` [rows], -1 where this process does not have the lane, and `state.LAYER.NUMBER` [rows, H]."""
+        if not self._state:
+            return {}
+        last = torch.full((self._rows,), -1, dtype=torch.int64)
+        out = {
+            f"state.{i}.{j}": tensor.new_zeros(self._rows, *tensor.shape)
+            for i, layer in enumerate(next(iter(self._state.values()))[1])
+            for j, tensor in enumerate(layer)
+        }
+        for lane, (step, layers) in self._state.items():
+            last[lane] = step
+            for i, layer in enumerate(layers):
+                for j, tensor in enumerate(layer):
+                    out[f"state.{i}.{j}"][lane] = tensor
+        return {"last": last, **out}
+
+    def carry(self, kept: dict[str, Tensor]) -> None:
+        self._state = {}
+        places = sorted(tuple(map(int, name.split(".")[1:])) for name in kept if name != "last")
+        for lane, step in enumerate(kept["last"].tolist() if kept else []):
+            if step >= 0:
+                layers: list[list[Tensor]] = [[] for _ in range(places[-1][0] + 1)]
+                for i, j in places:
+                    layers[i].append(kept[f"state.{i}.{j}"][lane].clone())
+                self._state[lane] = step, layers
+
+
+def make_causal(documents: Documents, tokenizer: Any, settings: Causal, seed: int) -> Objective:
+    """The objective of the layout."""
+    if settings.layout == "blocks":
+        return CausalBlocks(documents, tokenizer, settings, seed)
+    if settings.layout == "packed":
+        return CausalPacked(documents, tokenizer, settings, seed)
+    return CausalStreams(documents, tokenizer, settings, seed)
