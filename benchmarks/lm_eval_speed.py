@@ -29,7 +29,9 @@ from speed.measure import Finished, Measurement, State, free_bytes, load_state, 
 from speed.rows import DTYPES, NEW_TOKENS, PEER_BATCHES, PROMPT_WORDS, Row, rows_named
 
 HERE = Path(__file__).resolve().parent
-OURS = ("default", "auto")
+OURS = {"float32": ("default", "auto", "fastest"), "bfloat16": ("default", "auto")}
+"""The kernels that Lydite runs with: PyTorch's, the one chosen among those that only round differently, and, where the user
+allows products in bfloat16, the fastest of all."""
 
 
 class Bench:
@@ -176,13 +178,13 @@ class Bench:
         batch = self.best_batch(row, dtype) if has_peer else None
         for repeat in range(self.args.repeats):
             # In turns, and in the other order every second time.
-            systems = [*(OURS if has_peer else OURS[1:]), *(["lm-eval"] if batch else [])]
+            systems = [*(OURS[dtype] if has_peer else ["auto"]), *(["lm-eval"] if batch else [])]
             for system in systems[:: -1 if repeat % 2 else 1]:
                 self.measure(row, dtype, system, batch=batch or 0 if system == "lm-eval" else 0, repeat=repeat)
-        for system in OURS if has_peer else ():
+        for system in OURS[dtype] if has_peer else ():
             self._compare(row, dtype, system)
         if has_peer:
-            for system in OURS:
+            for system in OURS[dtype]:
                 say(f"  {tables.summary(self.state, row, dtype, system)}")
 
     def _compare(self, row: Row, dtype: str, system: str) -> None:

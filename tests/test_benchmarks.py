@@ -150,11 +150,17 @@ def test_rows_in_turns_the_best_batch_and_continuing(bench, capsys):
     calls = bench("--repeats", "2")
     answers = [(who, how) for who, what, how in calls if what == "answer"]
     tuning = [("peer", "1"), ("peer", "8"), ("peer", "32")]
-    turn = [("ours", "default"), ("ours", "auto"), ("peer", "8")]
+    turn = [("ours", "default"), ("ours", "auto"), ("ours", "fastest"), ("peer", "8")]
     assert answers == [*tuning, *turn, *turn[::-1], ("ours", "auto"), ("ours", "auto")]
     assert "2.0x (aim 30)" in capsys.readouterr().out
     assert bench("--repeats", "2") == []
-    assert [how for _, what, how in bench("--repeats", "3") if what == "answer"] == ["default", "auto", "8", "auto"]
+    assert [how for _, what, how in bench("--repeats", "3") if what == "answer"] == [
+        "default",
+        "auto",
+        "fastest",
+        "8",
+        "auto",
+    ]
     assert ("peer", "answer", "1") in bench("--redo")
     with pytest.raises(SystemExit, match="another limit"):
         bench("--limit", "2")
@@ -167,7 +173,7 @@ def test_the_page(bench):
     assert text.endswith("after\n")
     assert "old" not in text
     assert (
-        "| 5 shots, letters (CMMLU agronomy) | gemma270, float32 | 1.0 (batch 8) | 0.50 | 2.0x | 0.50 | 2.0x | 3.0 | 2.5 | 1.2x |"
+        "| 5 shots, letters (CMMLU agronomy) | gemma270, float32 | 1.0 (batch 8) | 0.50 | 2.0x | 0.50 | 2.0x | 0.50 | 2.0x | 3.0 | 2.5 | 1.2x |"
         in text
     )
     # 2 x (10 positions x 10^6 + 2 scored x 10^6) operations in half a second, of 10^9 a second

@@ -22,7 +22,7 @@ class Measurement(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     row: str
     dtype: str
     system: str
-    """`lm-eval`, `default` or `auto` (Lydite with that kernel)."""
+    """`lm-eval`, `default`, `auto` or `fastest` (Lydite with that kernel)."""
     batch: int = 0
     """The peer's batch size."""
     tuning: bool = False

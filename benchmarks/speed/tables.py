@@ -110,16 +110,18 @@ SCORING = ("choice", "last_word", "rolling", "generate")
 def times(state: State) -> str:
     rows = []
     for row, dtype in measured(state, SCORING):
-        peer, default, auto = (of(state, row.name, dtype, name) for name in ("lm-eval", "default", "auto"))
+        names = ("lm-eval", "default", "auto", "fastest")
+        peer, default, auto, fastest = (of(state, row.name, dtype, name) for name in names)
         theirs = middle(peer, "seconds")
         status = f"{_seconds(theirs)} (batch {peer[0].batch})" if peer and theirs else _why(state, row, dtype)
         cells = [row.title, f"{row.model}, {dtype}", status]
-        for found in (default, auto):
+        for found in (default, auto, fastest):
             ours = middle(found, "seconds")
             cells += [_seconds(ours), _times(ratio(theirs, ours))]
         wholes = [middle(found, "whole_seconds") for found in (peer, auto)]
         rows.append([*cells, *map(_seconds, wholes), _times(ratio(*wholes))])
     titles = ["work", "model", "lm-eval, s", "default kernel, s", "times", "chosen kernel, s", "times"]
+    titles += ["bfloat16 products allowed, s", "times"]
     return _table([*titles, "whole: lm-eval, s", "whole: Lydite, s", "times"], rows)
 
 
@@ -163,7 +165,7 @@ def work(state: State) -> str:
 def numbers(state: State) -> str:
     rows = []
     for row, dtype in measured(state, SCORING):
-        for system in ("default", "auto"):
+        for system in ("default", "auto", "fastest"):
             found = state.comparisons.get(f"{row.name} {dtype} {system}")
             if found is None:
                 continue
@@ -193,7 +195,8 @@ def decoding(state: State) -> str:
     rows = []
     for row, dtype in measured(state, ("decode",)):
         peer = of(state, row.name, dtype, "lm-eval")
-        speeds = [_speed(of(state, row.name, dtype, name)) for name in ("lm-eval", "default", "auto")]
+        names = ("lm-eval", "default", "auto", "fastest")
+        speeds = [_speed(of(state, row.name, dtype, name)) for name in names]
         found = state.comparisons.get(f"{row.name} {dtype} auto")
         same = "-" if found is None or not peer else f"{found.requests - found.flips} of {found.requests}"
         cells = [f"batch {row.batch}", f"{row.model}, {dtype}", *("-" if s is None else f"{s:,.0f}" for s in speeds)]
@@ -214,7 +217,8 @@ def decoding(state: State) -> str:
         "generate, tokens/s",
         "default kernel, tokens/s",
         "chosen kernel, tokens/s",
-        "times",
+        "bfloat16 products allowed, tokens/s",
+        "times (chosen)",
     ]
     return _table([*titles, "of the peak", "same texts", "generate, GiB", "Lydite, GiB"], rows)
 

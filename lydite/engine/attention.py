@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig, PreTrainedModel
 
 from lydite.engine.plan import Batch, Block, Ints, Keep, Keys
@@ -99,7 +99,8 @@ class _Call:
     stop: int
     runs: tuple[Keys, ...]
     make_mask: Callable[[], Tensor] | None
-    """Gives [rows, keys], 0 or -inf; None: causal, the keys being the rows themselves."""
+    """Gives [rows, keys], 0 or -inf; None: causal, the keys being those of `lead` earlier rows and the rows themselves."""
+    lead: int = 0
     kept: Tensor | None = None
 
     def mask(self) -> Tensor | None:
@@ -146,7 +147,10 @@ class TreePass:
         output = query.new_empty(query.shape[2], query.shape[1], value.shape[3])
         for call in self._calls[window]:
             k, v = self._gather(call.runs, keys, values)
-            rows = _product(query[0, :, call.start : call.stop], k, v, call.mask(), rule)
+            asking = query[0, :, call.start : call.stop]
+            if call.lead:  # queries of nought stand in for the earlier rows, so that the causal kernel can be used
+                asking = pad(asking, (0, 0, call.lead, 0))
+            rows = _product(asking, k, v, call.mask(), rule)[:, call.lead :]
             output[call.start : call.stop] = rows.transpose(0, 1)
         self.layer += 1
         return output[None]
@@ -196,21 +200,22 @@ def _product(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, r
 def _lower(block: Block, batch: Batch, window: int | None, like: Tensor) -> Iterator[_Call]:
     """The products of one block under a sliding window (None: none that matters)."""
     chain = len(block.parts) == 1
-    if chain and not block.anchor and window is None:
-        yield _Call(block.start, block.stop, (Keys(None, block.start, block.stop, 0),), None)
+    depth, num_rows = int(batch.positions[block.start]), block.stop - block.start
+    if chain and window is None and depth <= num_rows:  # as where texts share no more than their first token
+        runs = (*block.anchor, Keys(None, block.start, block.stop, depth))
+        yield _Call(block.start, block.stop, runs, None, depth)
         return
-    depth = int(batch.positions[block.start])
-    num_keys = sum(run.stop - run.start for run in block.anchor) + block.stop - block.start
+    num_keys = depth + num_rows
     step = min(CHUNK_ROWS, max(32, MASK_SIZE // num_keys)) if chain else block.stop - block.start
     for start in range(block.start, block.stop, step):
         stop = min(block.stop, start + step)
         lowest = int(batch.positions[start:stop].min())
-        runs = [_trim(run, lowest, window) for run in block.anchor]
+        seen = [_trim(run, lowest, window) for run in block.anchor]
         own = Keys(None, block.start, stop, depth)
-        runs.append(_trim(own, lowest, window) if chain else own)
-        runs = [run for run in runs if run.stop > run.start]
-        make = partial(_make_mask, block, batch.positions, (start, stop), tuple(runs), window)
-        yield _Call(start, stop, tuple(runs), partial(_as_tensor, make, like))
+        seen.append(_trim(own, lowest, window) if chain else own)
+        runs = tuple(run for run in seen if run.stop > run.start)
+        make = partial(_make_mask, block, batch.positions, (start, stop), runs, window)
+        yield _Call(start, stop, runs, partial(_as_tensor, make, like))
 
 
 def _make_mask(

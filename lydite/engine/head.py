@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 
 from lydite.engine.linear import PackedLinear
 
-HEAD_ROWS = 256
-HEAD_LOGITS = 4_000_000
+HEAD_ROWS = 1024
+"""Many rows against a short stretch: the stretch of weights is read once for all of them (measured: docs/benchmarks.md)."""
+HEAD_LOGITS = 4_194_304
 """Logits that exist at one time (16 MB in float32)."""
 
 
@@ -47,7 +48,8 @@ class Head:
             for number, (start, stop, _) in enumerate(module.parts):
                 yield start, stop, module.part(states, number)
         elif type(module) is nn.Linear:
-            step = max(1, HEAD_LOGITS // max(len(states), 1))
+            # Where few rows are read, as in decoding, the weights stream from memory once whatever the stretch.
+            step = HEAD_LOGITS // (max(len(states), 1) if len(states) < 64 else HEAD_ROWS)
             for start in range(0, self.vocab_size, step):
                 stop = min(self.vocab_size, start + step)
                 bias = None if module.bias is None else module.bias[start:stop]

@@ -1,20 +1,24 @@
-"""Faster matrix products on CPUs where oneDNN's prepacked weights are faster than PyTorch's default.
+"""Faster matrix products on CPUs: another layout of the same weights where that is faster than PyTorch's default.
 
-Which one is depends on the machine (on one AMD server the prepacked form ran 2.3 times faster in float32, on an Intel one
-only on few rows), so both are timed for a few milliseconds when a model is loaded, on many rows as in scoring and on few
-as in decoding, and the winner is used. Where the user allows it, the layers of a float32 model may multiply in bfloat16:
-norms, attention, softmax and the output head stay in float32.
+    onednn    weights prepacked for oneDNN's kernels
+    float16   float32 products with weights that are kept in half the memory: most checkpoints were stored in float16 or
+              bfloat16, so nothing is lost, and decoding, which waits for weights to come from memory, waits half as long
+    bfloat16  products in bfloat16; only where the user allows it: numbers move
+
+Which one is fastest depends on the machine (on one AMD server the prepacked form ran 2.3 times faster in float32, on an
+Intel one only on few rows), so they are timed for some milliseconds when a model is loaded, on many rows as in scoring
+and on few as in decoding. Norms, attention, softmax and (in bfloat16) the output head stay in float32.
 
 Contract: a prepacked weight gives no gradient, so `Kernel.restore` puts the ordinary modules back, bit for bit, and must
 be called before any training (after bfloat16 products it cannot, and says so); no weight is held twice, except an
 embedding that is also the output head.
 """
 
+import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal
 
 import torch
@@ -23,31 +27,36 @@ from transformers import PreTrainedModel
 
 from lydite.errors import ModelError
 
-Choice = Literal["auto", "default", "onednn", "bfloat16", "fastest"]
-HEAD_STRETCH = 16_384
+Choice = Literal["auto", "default", "onednn", "float16", "bfloat16", "fastest"]
+Layout = Literal["onednn", "float16", "bfloat16"]
+HEAD_STRETCH = 4096
 """The output head is packed in stretches of so many tokens of the vocabulary, so that logits can be made stretch by stretch."""
-_PROBE_ROWS = (512, 16)
+_PROBE_ROWS = (512, 8)
 """Rows as in scoring and as in decoding."""
+_PROBE_LAYERS = 12
+"""Layers of one shape that are timed in turn, so that weights come from memory as they do in a model."""
 _GAIN = 1.15
-"""Another kernel must be so many times faster to be chosen."""
+"""Another layout must be so many times faster on many rows or on few, and on neither slower than _LOSS."""
+_LOSS = 0.95
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose weight oneDNN has laid out for its own kernels, in one or several stretches of outputs.
+    """A linear layer whose weight is laid out for another kernel, in one or several stretches of outputs.
 
-    `dtype`: of the products; rows come and go in their own.
+    Rows come and go in the layer's own dtype. Raises ValueError where the layout would lose something of the weight.
     """
 
-    def __init__(self, linear: nn.Linear, stretch: int | None = None, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, linear: nn.Linear, stretch: int | None = None, layout: Layout = "onednn") -> None:
         super().__init__()
         size = linear.out_features
         step = stretch or size
         self.in_features, self.out_features = linear.in_features, size
-        self.dtype = dtype or linear.weight.dtype
+        self.dtype = torch.bfloat16 if layout == "bfloat16" else linear.weight.dtype
         self.bias = None if linear.bias is None else linear.bias.detach().to(self.dtype)
+        pack = _HalfWeight if layout == "float16" else _OneDnnWeight
         with torch.no_grad():
             self.parts = [
-                (start, min(size, start + step), _pack(linear.weight.detach()[start : start + step].to(self.dtype)))
+                (start, min(size, start + step), pack(linear.weight.detach()[start : start + step].to(self.dtype)))
                 for start in range(0, size, step)
             ]
 
@@ -59,12 +68,58 @@ class PackedLinear(nn.Module):
         """rows [..., in] -> [..., outputs of one stretch]"""
         start, stop, weight = self.parts[number]
         bias = None if self.bias is None else self.bias[start:stop]
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(rows.to(self.dtype), weight, bias, "none", [], "")
-        return out.to(rows.dtype)
+        return weight.product(rows.to(self.dtype), bias).to(rows.dtype)
 
     def weight_as_it_was(self) -> Tensor:
         """[out, in]"""
-        return torch.cat([weight.to_dense() for _, _, weight in self.parts])
+        return torch.cat([weight.dense() for _, _, weight in self.parts])
+
+
+class _OneDnnWeight:
+    """A weight [out, in] as oneDNN wants it."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _PROBE_ROWS[0])
+
+    def product(self, rows: Tensor, bias: Tensor | None) -> Tensor:
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.packed, bias, "none", [], "")
+        return out
+
+    def dense(self) -> Tensor:
+        return self.packed.to_dense()
+
+
+class _HalfWeight:
+    """A float32 weight [out, in] that float16 can hold, once scaled by a power of two, and FBGEMM's float32 products with it.
+
+    The few numbers that are so much smaller than the largest that float16 has no exact place for them are kept beside it for
+    `dense`; in products they are off by less than the largest x 2^-39, far below float32's own rounding.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        if weight.dtype != torch.float32:
+            raise ValueError(f"float16 layouts are for float32 layers, not for {weight.dtype}")
+        largest = float(weight.abs().amax()) if weight.numel() else 0.0
+        if not math.isfinite(largest):
+            raise ValueError("a weight that is no number")
+        self.scale = 2.0 ** (15 - math.frexp(largest)[1]) if largest else 1.0
+        half = (weight * self.scale).to(torch.float16).float().div_(self.scale)
+        odd = (half != weight).nonzero(as_tuple=True)
+        if float((half[odd] - weight[odd]).abs().amax() if len(odd[0]) else 0.0) > largest * 2.0**-39:
+            raise ValueError("float16 cannot hold the weight without loss")
+        self.odd = (odd, weight[odd].clone())
+        self.packed = torch.ops.quantized.linear_prepack_fp16(half.mul_(self.scale), None)
+
+    def product(self, rows: Tensor, bias: Tensor | None) -> Tensor:
+        out: Tensor = torch.ops.quantized.linear_dynamic_fp16(rows, self.packed)
+        out = out.mul_(1 / self.scale)
+        return out if bias is None else out.add_(bias)
+
+    def dense(self) -> Tensor:
+        weight: Tensor = torch.ops.quantized.linear_unpack_fp16(self.packed)[0] / self.scale
+        where, values = self.odd
+        weight[where] = values
+        return weight
 
 
 @dataclass
@@ -72,7 +127,7 @@ class Kernel:
     """What was chosen for a model, and how to undo it."""
 
     name: str
-    """`default`, `onednn` or `bfloat16`."""
+    """`default`, `onednn`, `float16` or `bfloat16`."""
     reason: str
     _restorers: list[Callable[[], None]] = field(default_factory=list)
 
@@ -88,9 +143,9 @@ class Kernel:
 
 
 def choose_kernel(model: PreTrainedModel, choice: Choice = "auto") -> Kernel:
-    """Time the kernels on the model's commonest weight and prepack all linear layers where that is faster.
+    """Time the kernels on the model's commonest weight and pack all linear layers where that is faster.
 
-    `auto` chooses between `default` and `onednn`, whose numbers differ by rounding only; `fastest` among all three.
+    `auto` chooses among those whose numbers differ by rounding only (default, onednn, float16); `fastest` among all.
     """
     layers = _layers(model)
     if choice == "default" or not layers:
@@ -102,23 +157,35 @@ def choose_kernel(model: PreTrainedModel, choice: Choice = "auto") -> Kernel:
     if kernel.name == "default":
         return kernel
     shared = _shared_weights(model)
-    low = torch.bfloat16 if kernel.name == "bfloat16" else None
+    layout: Layout = kernel.name  # type: ignore[assignment]
+    left = 0
     for name, layer in layers.items():
-        packed = PackedLinear(layer, HEAD_STRETCH, None) if layer is head else PackedLinear(layer, dtype=low)
+        here: Layout = "onednn" if layer is head and layout == "bfloat16" else layout
+        try:
+            packed = PackedLinear(layer, HEAD_STRETCH if layer is head else None, here)
+        except ValueError:
+            left += 1
+            continue
         kernel._restorers.append(_replace(model, name, layer, packed, keep=layer.weight.data_ptr() in shared))
+    if left == len(layers):
+        return Kernel("default", f"no layer can be laid out as {layout} without loss")
+    if left:
+        kernel.reason += f"; {left} of {len(layers)} layers stay as they are, because it would lose something of them"
     return kernel
 
 
 def _fastest_kernel(layers: list[nn.Linear], choice: Choice) -> Kernel:
     """The fastest of those that `choice` allows, measured on these layers."""
-    gains = {"onednn": _measure(layers, None)}
-    if choice == "fastest" and layers and layers[0].weight.dtype == torch.float32:
-        gains["bfloat16"] = _measure(layers, torch.bfloat16)
-    best = max(gains, key=lambda name: gains[name])
-    if gains[best] < _GAIN:
-        tried = "prepacked weights" if best == "onednn" else f"{best} products"
-        return Kernel("default", f"{tried} run at {gains[best]:.2f} times its speed here")
-    return Kernel(best, f"{gains[best]:.2f} times as fast as the default here")
+    layouts: list[Layout] = ["onednn"]
+    if layers and layers[0].weight.dtype == torch.float32:
+        layouts += ["float16", "bfloat16"] if choice == "fastest" else ["float16"]
+    gains = {layout: _measure(layers, layout) for layout in layouts}
+    best = max(gains, key=lambda layout: math.prod(gains[layout]))
+    many, few = gains[best]
+    said = f"{many:.2f} times as fast as the default on {_PROBE_ROWS[0]} rows here, {few:.2f} on {_PROBE_ROWS[1]}"
+    if max(many, few) < _GAIN or min(many, few) < _LOSS:
+        return Kernel("default", f"the best other layout, {best}, is {said}")
+    return Kernel(best, said)
 
 
 def _layers(model: PreTrainedModel) -> dict[str, nn.Linear]:
@@ -134,44 +201,41 @@ def _layers(model: PreTrainedModel) -> dict[str, nn.Linear]:
     }
 
 
-def _pack(weight: Tensor) -> Tensor:
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _PROBE_ROWS[0])
-    return packed
-
-
-def _measure(layers: list[nn.Linear], dtype: torch.dtype | None) -> float:
-    """How many times faster the prepacked form is on the commonest shape (the mean, as ratios go, over many rows and few);
-    0 where it does not run or is wrong."""
-    if not layers:
-        return 0.0
+def _measure(layers: list[nn.Linear], layout: Layout) -> tuple[float, float]:
+    """How many times faster a layout is on layers of the commonest shape, on many rows and on few; 0 where it does not
+    run, is wrong, or loses something."""
     shapes = Counter((layer.out_features, layer.in_features) for layer in layers)
+    if not shapes:
+        return 0.0, 0.0
     shape = max(shapes, key=lambda s: shapes[s] * s[0] * s[1])
-    layer = next(layer for layer in layers if (layer.out_features, layer.in_features) == shape)
+    some = [layer for layer in layers if (layer.out_features, layer.in_features) == shape][:_PROBE_LAYERS]
     generator = torch.Generator().manual_seed(0)
-    gain = 1.0
+    gains = []
     with torch.inference_mode():
-        for count in _PROBE_ROWS:
-            rows = torch.randn(count, layer.in_features, generator=generator).to(layer.weight.dtype)
-            try:
-                packed = PackedLinear(layer, dtype=dtype)
-                ours, theirs = packed(rows).float(), layer(rows).float()
-            except (RuntimeError, AttributeError):
-                return 0.0
-            if not torch.allclose(ours, theirs, rtol=1e-2, atol=2e-2 * float(theirs.abs().max())):
-                return 0.0
-            gain *= _fastest(partial(layer, rows)) / _fastest(partial(packed, rows))
-    return float(gain ** (1 / len(_PROBE_ROWS)))
+        try:
+            packed = [PackedLinear(layer, layout=layout) for layer in some]
+            for count in _PROBE_ROWS:
+                rows = torch.randn(count, shape[1], generator=generator).to(some[0].weight.dtype)
+                ours, theirs = packed[0](rows).float(), some[0](rows).float()
+                if not torch.allclose(ours, theirs, rtol=1e-2, atol=2e-2 * float(theirs.abs().max())):
+                    return 0.0, 0.0
+                gains.append(_ratio(some, packed, rows))
+        except (RuntimeError, AttributeError, ValueError):
+            return 0.0, 0.0
+    return gains[0], gains[1]
 
 
-def _fastest(run: Callable[[], Tensor]) -> float:
-    """Seconds of the fastest of several runs: what others do on the machine only ever slows a run down."""
-    run()
-    best = float("inf")
-    for _ in range(8):
-        start = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - start)
-    return best
+def _ratio(ordinary: Sequence[nn.Module], packed: Sequence[nn.Module], rows: Tensor) -> float:
+    """Seconds of the ordinary layers for one of the packed ones. The fastest of several turns: what others do on the
+    machine only ever slows one down."""
+    best = [float("inf")] * 2
+    for _ in range(5):
+        for side, layers in enumerate((ordinary, packed)):
+            start = time.perf_counter()
+            for layer in layers:
+                layer(rows)
+            best[side] = min(best[side], time.perf_counter() - start)
+    return best[0] / best[1]
 
 
 def _shared_weights(model: PreTrainedModel) -> set[int]:

@@ -55,8 +55,8 @@ class CausalSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     prompt_lookup: int = 0
     """Greedy decoding guesses so many tokens at a time from the text before and checks them in one step; 0: none."""
     kernel: Choice = "auto"
-    """Matrix products on CPUs: `default`, `onednn` (prepacked weights), or `auto`, whichever is faster here; `bfloat16`
-    multiplies a float32 model in bfloat16, and `fastest` is whichever is fastest of all."""
+    """Matrix products on CPUs: `default`, `onednn` (prepacked weights), `float16` (weights in half the memory), or `auto`,
+    whichever is fastest here; `bfloat16` multiplies a float32 model in bfloat16, and `fastest` is the fastest of all."""
     rules: Literal["lydite", "lm_eval"] = "lydite"
     """Who says where BOS stands and how texts are joined and cut: engine/tokens.py, or lm-evaluation-harness
     (engine/parity.py), for numbers that must equal its own."""

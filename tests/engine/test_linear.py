@@ -80,7 +80,48 @@ def test_the_default_can_be_asked_for() -> None:
     model = tiny_model("llama")
     assert choose_kernel(model, "default").name == "default"
     assert choose_kernel(tiny_model("gpt2"), "auto").name in ("default", "onednn")
-    assert choose_kernel(model, "auto").name in ("default", "onednn")
+    assert choose_kernel(model, "auto").name in ("default", "onednn")  # its weights are no float16 numbers
+
+
+def stored_in(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """The model in float32 with weights as a checkpoint of `dtype` would give them."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.to(dtype).float())
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+def test_half_the_memory_loses_nothing(architecture: str, dtype: torch.dtype) -> None:
+    """Scores within float32's rounding of the naive loop, and the weights come back bit for bit, the smallest ones too."""
+    model = stored_in(tiny_model(architecture, scale=10.0), dtype)
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[0, :3] = torch.tensor([1e-30, -3e-9, 0.0]).to(dtype).float()  # type: ignore[union-attr,operator,index]
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    scorer = Scorer(copy.deepcopy(model), batch_tokens=64)  # type: ignore[arg-type]
+    scorer.use_kernel("float16")
+    assert scorer.kernel.name == "float16"
+    assert scorer.kernel.reason == "asked for"
+    windows = tree_windows()
+    ours = dict(scorer.score(windows))
+    for index, asked in enumerate(windows):
+        assert ours[index].logprobs == pytest.approx(naive(model, asked.ids, asked.first)[0], abs=1e-4)  # type: ignore[arg-type]
+    scorer.restore()
+    after = dict(scorer.model.named_parameters())
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_weights_that_float16_cannot_hold_stay_as_they_are() -> None:
+    with pytest.raises(ValueError, match="without loss"):
+        PackedLinear(torch.nn.Linear(17, 23), layout="float16")
+    assert choose_kernel(tiny_model("llama"), "float16").name == "default"
+    model = stored_in(tiny_model("llama"), torch.float16)
+    torch.nn.init.normal_(model.model.layers[0].mlp.up_proj.weight)  # type: ignore[union-attr,arg-type]
+    kernel = choose_kernel(model, "float16")  # type: ignore[arg-type]
+    assert kernel.name == "float16"
+    assert "1 of" in kernel.reason
 
 
 def test_parameters_are_counted_before_a_kernel_takes_them(tmp_path):
