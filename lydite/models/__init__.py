@@ -71,7 +71,9 @@ def _load(
         on_progress=on_progress,
     )
     from lydite.models.causal import load_causal
+    from lydite.models.own import register
 
+    register()
     if trust_remote_code:
         chosen["trust_remote_code"] = True
     return load_causal(found.folder, name=found.name, source=found.source, dtype=dtype, device=device, settings=chosen)

