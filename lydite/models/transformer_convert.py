@@ -40,6 +40,12 @@ _CARRIED = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token
 """Settings of both sides that are neither architecture nor weights."""
 _FREE = {"dropout", "attention_dropout", "initializer_range", "use_cache", "tie_word_embeddings", *_CARRIED}
 """Our settings that do not change what a trained model computes, or that the weights themselves show."""
+_OF_A_POSITION = {
+    "learned": {"max_position_embeddings"},
+    "rotary": {"rope_theta"},
+    "relative": {"relative_num_buckets", "relative_max_distance"},
+}
+"""Settings that only one kind of positions reads."""
 
 
 # --------------------------------------------------------------------------------------------- folders
@@ -118,13 +124,17 @@ def _load(kind: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
             str(folder), dtype="auto", use_safetensors=True, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"the model in {folder} cannot be read: {line}") from error
+        raise ModelError(f"the model in {folder} cannot be read: {_line(error)}") from error
     if report["missing_keys"]:
         raise ModelError(
             f"the checkpoint {folder} lacks weights of its architecture: {min(report['missing_keys'])} ..."
         )
     return model
+
+
+def _line(error: BaseException) -> str:
+    """The first line of a library's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _write(source: Path, target: Path, make: Callable[[], PreTrainedModel]) -> None:
@@ -148,7 +158,10 @@ def _name_tokenizer(source: Path, folder: Path) -> None:
         return
     settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if "tokenizer_class" not in settings:
-        tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=True)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=True)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise ModelError(f"the tokenizer in {source} cannot be read: {_line(error)}") from error
         settings["tokenizer_class"] = type(tokenizer).__name__
         path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -212,7 +225,9 @@ def check(ours: Config, layout_name: str) -> dict[str, Any]:
     settings = _carried(ours) | {"tie_word_embeddings": ours.tie_word_embeddings} | settings
     back = Config(**layout.ours(getattr(transformers, layout.config)(**settings)))
     matter = {field.name for field in fields(Config)} - {field.name for field in fields(transformers.PreTrainedConfig)}
-    matter -= _FREE | (set() if ours.position == "learned" else {"max_position_embeddings"})
+    matter -= _FREE
+    for position, names in _OF_A_POSITION.items():
+        matter -= set() if ours.position == position else names
     differ = sorted(name for name in matter if getattr(back, name) != getattr(ours, name))
     if differ:
         values = ", ".join(f"{name}={getattr(ours, name)}" for name in differ)

@@ -277,7 +277,8 @@ def test_what_a_layout_cannot_hold_is_named(layout, settings, named):
     assert "\n" not in str(refused.value)
 
 
-def test_dropout_never_stands_in_the_way():
+def test_dropout_and_settings_of_other_positions_never_stand_in_the_way():
+    check(Config(hidden_size=32, num_attention_heads=4, relative_num_buckets=8, max_position_embeddings=9), "llama")
     settings = check(Config(hidden_size=32, num_attention_heads=4, dropout=0.1, initializer_range=0.01), "llama")
     assert settings["initializer_range"] == 0.01
     assert settings["attention_dropout"] == 0.0
