@@ -85,7 +85,7 @@ def test_order_matters(position):
     turned = torch.cat([ids[:, :-1].flip(1), ids[:, -1:]], dim=1)
     with torch.inference_mode():
         network, blind = model(position=position), model(position="none", num_hidden_layers=1)
-        assert (network(ids).logits[:, -1] - network(turned).logits[:, -1]).abs().max() > 0.1
+        assert (network(ids).logits[:, -1] - network(turned).logits[:, -1]).abs().max() > 0.03
         assert torch.allclose(blind(ids).logits[:, -1], blind(turned).logits[:, -1], atol=1e-4)
 
 
