@@ -5,8 +5,8 @@ first hands only the labelled positions on to the prediction head (BERT's transf
 takes the states that reach the output embedding, gives them to `vocab_loss`, and lets the network go on with none. All of it
 happens inside the network's own forward, so that wrappers (DistributedDataParallel, FSDP) see nothing unusual.
 
-That is right only where the network's logits are what its output embedding gives (no soft cap, no added bias). Whether they
-are is tried once for each network, with made-up logits; where not, its own logits are used.
+That is right only where the network's logits are what its output embedding gives, times a constant (no soft cap, no added
+bias). Whether they are is tried once for each network, with made-up logits; where not, its own logits are used.
 
 Shapes: B rows, L positions, N labelled positions, D width of states, V vocabulary.
 """
@@ -27,7 +27,8 @@ from lydite.errors import ModelError
 from lydite.training.batch import IGNORE
 from lydite.training.loss import vocab_loss
 
-_PROBED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+_FACTORS: WeakKeyDictionary[nn.Module, float | None] = WeakKeyDictionary()
+"""By network, what its logits are multiplied with after the output embedding; None: they are changed in another way."""
 
 
 def inner(network: nn.Module) -> nn.Module:
@@ -49,19 +50,22 @@ def token_loss(
     labels: [B, L] of the positions that the head sees, already shifted where the objective shifts; IGNORE: no label.
     """
     inside = inner(network)
-    if inside not in _PROBED:
-        _PROBED[inside] = isinstance(inside, PreTrainedModel) and _is_plain(inside, inputs, labels)
-    if not _PROBED[inside]:
+    if inside not in _FACTORS:
+        _FACTORS[inside] = _factor(inside, inputs, labels) if isinstance(inside, PreTrainedModel) else None
+    factor = _FACTORS[inside]
+    wanted = labels[labels != IGNORE]
+    if factor is None:
         output = run(network, inputs)
         logits = token_logits(output)[labels != IGNORE].float()
-        wanted = labels[labels != IGNORE]
         return cross_entropy(logits, wanted, label_smoothing=label_smoothing, reduction="sum"), output
     assert isinstance(inside, PreTrainedModel)
     taken: list[Tensor] = []
 
     def take(states: Tensor, head: nn.Linear) -> None:
-        wanted = labels[labels != IGNORE]
-        taken.append(vocab_loss(states, head.weight, head.bias, wanted, label_smoothing=label_smoothing))
+        bias = head.bias
+        if factor != 1.0:
+            states, bias = states * factor, None if bias is None else bias * factor
+        taken.append(vocab_loss(states, head.weight, bias, wanted, label_smoothing=label_smoothing))
 
     with _Hooks(inside, labels, take):
         output = run(network, inputs)
@@ -130,15 +134,16 @@ def _head_module(network: PreTrainedModel, head: nn.Module) -> nn.Module:
     return head
 
 
-def _is_plain(network: PreTrainedModel, inputs: dict[str, Any], labels: Tensor) -> bool:
-    """Whether the network's logits are exactly what its output embedding gives, and the hooks are called.
+def _factor(network: PreTrainedModel, inputs: dict[str, Any], labels: Tensor) -> float | None:
+    """The constant between what the output embedding gives and the network's logits; None where there is no such, or the
+    hooks are not called.
 
-    The trial runs the row with the most labels, lets the embedding give made-up numbers (whole numbers up to 120, exact
+    The trial runs the row with the most labels, lets the embedding give made-up numbers (whole ones from -120 to 120, exact
     in every dtype and far beyond any soft cap), and looks for them in the output.
     """
     head = network.get_output_embeddings()
     if type(head) is not nn.Linear:
-        return False
+        return None
     row = int((labels != IGNORE).sum(1).argmax())
     one = {
         name: tensor[row : row + 1]
@@ -168,5 +173,11 @@ def _is_plain(network: PreTrainedModel, inputs: dict[str, Any], labels: Tensor) 
     finally:
         for module in training:
             module.training = True
-    called = len(seen) == 1 and len(seen[0]) == int((marked != IGNORE).sum())
-    return called and len(made_up) == 1 and torch.equal(logits, made_up[0].to(logits.dtype))
+    if len(seen) != 1 or len(seen[0]) != int((marked != IGNORE).sum()) or len(made_up) != 1:
+        return None
+    if logits.shape != made_up[0].shape:
+        return None
+    found, given = logits.float(), made_up[0].float()
+    factor = float(found[given == 1][0])
+    rounding = 1e-5 if logits.dtype == torch.float32 else 1e-2
+    return factor if factor > 0 and torch.allclose(found, given * factor, rtol=rounding, atol=0) else None

@@ -139,6 +139,7 @@ def _llama(kind: Any) -> Any:
             num_attention_heads=4,
             num_key_value_heads=2,
             max_position_embeddings=64,
+            pad_token_id=0,
             **options,
         )
 
@@ -211,6 +212,8 @@ CONFIGS: dict[str, tuple[Any, Any]] = {
     "gpt2": (_gpt2, transformers.GPT2LMHeadModel),
     "llama": (_llama(transformers.LlamaConfig), transformers.LlamaForCausalLM),
     "qwen3": (_llama(transformers.Qwen3Config), transformers.Qwen3ForCausalLM),
+    "cohere": (_llama(transformers.CohereConfig), transformers.CohereForCausalLM),
+    "granite": (_llama(transformers.GraniteConfig), transformers.GraniteForCausalLM),
     "gemma2": (_llama(transformers.Gemma2Config), transformers.Gemma2ForCausalLM),
     "bert": (_encoder(transformers.BertConfig), transformers.BertForMaskedLM),
     "bert_pairs": (_encoder(transformers.BertConfig), transformers.BertForPreTraining),

@@ -10,17 +10,11 @@ from torch.nn.functional import cross_entropy
 
 from lydite.errors import UserError
 from lydite.training.batch import IGNORE, Loss, Part
-from lydite.training.objectives import make_objective
+from lydite.training.objectives import forward, make_objective
 from lydite.training.objectives.packing import best_fit
-from tests.training.objectives.networks import VOCAB, Tokenizer, corpus, network
+from tests.training.objectives.networks import VOCAB, Tokenizer, batches, corpus, network, same_loss
 
 LENGTHS = [5, 40, 1, 17, 90, 3, 8, 30]
-
-
-def batches(objective, size, epoch=0):
-    examples = [objective.example(epoch, i) for i in range(objective.num_examples(epoch))]
-    for start in range(0, len(examples), size):
-        yield objective.collate(examples[start : start + size])
 
 
 def predicted(objective, epoch=0):
@@ -131,23 +125,32 @@ def test_an_architecture_that_would_let_packed_documents_meet_is_refused():
         objective.loss(Leaky(), next(batches(objective, 2)))
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "gemma2"])
-def test_the_loss_is_the_networks_own(kind):
-    """GPT-2 goes through the hooks, Gemma 2 (whose logits are capped after the head) through its own logits."""
-    documents = corpus([200])
-    objective = make_objective("causal", documents, Tokenizer(), {"context": 16})
-    net = network(kind)
+@pytest.mark.parametrize(
+    ("kind", "options", "factor"),
+    [
+        ("gpt2", {}, 1.0),
+        ("cohere", {"logit_scale": 0.25}, 0.25),
+        ("granite", {"logits_scaling": 3.0}, 1 / 3),
+        ("gemma2", {"attn_implementation": "eager"}, None),  # its logits are capped after the head
+    ],
+)
+def test_the_loss_is_the_networks_own(kind, options, factor):
+    objective = make_objective("causal", corpus([200]), Tokenizer(), {"context": 16})
+    net = network(kind, **options)
     batch = next(batches(objective, 4))
     loss = objective.loss(net, batch)
+    assert forward._FACTORS[net] == (factor if factor is None else pytest.approx(factor))
     logits = net(**batch.inputs).logits
-    wanted = cross_entropy(logits.flatten(0, 1), batch.targets["tokens"].flatten())
-    torch.testing.assert_close(loss.total(), wanted, rtol=1e-5, atol=1e-6)
-    loss.total().backward()
-    mine = {name: p.grad.clone() for name, p in net.named_parameters()}
-    net.zero_grad()
-    wanted.backward()
-    for name, parameter in net.named_parameters():
-        torch.testing.assert_close(mine[name], parameter.grad, rtol=1e-4, atol=1e-5, msg=name)
+    same_loss(net, loss.total(), cross_entropy(logits.flatten(0, 1), batch.targets["tokens"].flatten()))
+
+
+def test_dropout_is_as_it_was_after_the_trial():
+    objective = make_objective("causal", corpus([200]), Tokenizer(), {"context": 16})
+    net = network("gpt2").train()
+    net.transformer.h[0].eval()
+    before = [module.training for module in net.modules()]
+    objective.loss(net, next(batches(objective, 4)))
+    assert [module.training for module in net.modules()] == before
 
 
 class TinyLSTM(nn.Module):
