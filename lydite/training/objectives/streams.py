@@ -82,15 +82,15 @@ class Blocks:
         self.stream, self.size, self.seed, self.overlap = stream, size, seed, overlap
         self.num_blocks = max(1, (len(stream) - overlap) // size - 1)
         """One less than fit, which leaves room for the offset."""
-        self._order: tuple[int, Ints] | None = None
+        self._plan: tuple[int, int, Ints] | None = None
 
     def read(self, epoch: int, index: int) -> Ints:
         """Tokens of block `index` of the epoch: size + overlap of them, fewer only where the stream is that short."""
-        room = len(self.stream) - self.overlap - self.num_blocks * self.size
-        offset = int(generator(self.seed, epoch, 0, _OFFSET).integers(0, min(self.size, max(0, room) + 1)))
-        if self._order is None or self._order[0] != epoch:
-            self._order = epoch, permutation(self.num_blocks, self.seed, epoch)
-        start = offset + int(self._order[1][index]) * self.size
+        if self._plan is None or self._plan[0] != epoch:
+            room = len(self.stream) - self.overlap - self.num_blocks * self.size
+            offset = int(generator(self.seed, epoch, 0, _OFFSET).integers(0, min(self.size, max(0, room) + 1)))
+            self._plan = epoch, offset, permutation(self.num_blocks, self.seed, epoch)
+        start = self._plan[1] + int(self._plan[2][index]) * self.size
         return self.stream.read(start, min(start + self.size + self.overlap, len(self.stream)))
 
 
