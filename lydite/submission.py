@@ -1,9 +1,10 @@
-"""Files for the test servers of GLUE and SuperGLUE, from runs over their unlabelled test splits.
+"""Files for the test servers of GLUE, SuperGLUE and CLUE, from runs over their unlabelled test splits.
 
     lydite evaluate MODEL --tasks glue_test --out runs/server
     python -m lydite.submission runs/server/MODEL submission
 
-Each task becomes the file that the server expects: GLUE a table of index and prediction, SuperGLUE a JSON object a line.
+Each task becomes the file that the server expects: GLUE a table of index and prediction, SuperGLUE and CLUE a JSON object
+a line.
 The server wants every row, so runs with a limit are refused; a row without an answer gets the first label, and how many
 there were is told.
 """
@@ -16,11 +17,13 @@ import msgspec
 
 from lydite.errors import LyditeError, RunError
 from lydite.runs import find_runs, read_run, read_samples
+from lydite.tasks.clue_labels import IFLYTEK, TNEWS
 from lydite.types import Run, SampleRecord
 
 NUMBERS, RTE = ("0", "1"), ("entailment", "not_entailment")
 MNLI = ("entailment", "neutral", "contradiction")
 LOWER, TITLE = ("false", "true"), ("False", "True")
+CHINESE_NLI = ("neutral", "entailment", "contradiction")
 
 TABLES: Mapping[str, tuple[str, Sequence[str]]] = {
     "glue_cola_test": ("CoLA", NUMBERS),
@@ -49,6 +52,16 @@ LINES: Mapping[str, tuple[str, Sequence[str | int]]] = {
     "superglue_axg_test": ("AX-g", RTE),
 }
 """Task to the name of its file and how the server spells the labels; none: the answer has a form of its own."""
+CLUE: Mapping[str, tuple[str, Sequence[str]]] = {
+    "clue_afqmc_test": ("afqmc", NUMBERS),
+    "clue_tnews_test": ("tnews11", tuple(TNEWS)),
+    "clue_iflytek_test": ("iflytek", tuple(IFLYTEK)),
+    "clue_cmnli_test": ("cmnli", CHINESE_NLI),
+    "clue_ocnli_test": ("ocnli_50k", CHINESE_NLI),
+    "clue_cluewsc2020_test": ("cluewsc11", ("true", "false")),
+    "clue_csl_test": ("csl", NUMBERS),
+}
+"""Task to the name of its file for CLUE 1.1, before _predict.json, and how the server spells the labels."""
 
 
 def write_submission(runs: Path, out: Path) -> dict[str, int]:
@@ -59,20 +72,22 @@ def write_submission(runs: Path, out: Path) -> dict[str, int]:
     found: dict[str, Path] = {}
     for leaf in find_runs(runs):
         run = read_run(leaf)
-        if run.task.name not in TABLES and run.task.name not in LINES:
+        if run.task.name not in {*TABLES, *LINES, *CLUE}:
             continue
         if run.task.name in found:
             raise RunError(f"{runs} holds two runs of {run.task.name}; name the folder of one model")
         _complete(leaf, run)
         found[run.task.name] = leaf
     if not found:
-        raise RunError(f"no run of a test split in {runs}; evaluate glue_test or superglue_test first")
+        raise RunError(f"no run of a test split in {runs}; evaluate glue_test, superglue_test or clue_test first")
     out.mkdir(parents=True, exist_ok=True)
     told = {}
     for task, leaf in found.items():
         records = sorted(read_samples(leaf), key=lambda record: int(record.id))
         if task in TABLES:
             name, lines = f"{TABLES[task][0]}.tsv", _table(records, TABLES[task][1])
+        elif task in CLUE:
+            name, lines = f"{CLUE[task][0]}_predict.json", _clue(records, CLUE[task][1])
         else:
             name, lines = f"{LINES[task][0]}.jsonl", _objects(task, records, LINES[task][1])
         (out / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -99,6 +114,11 @@ def _table(records: Sequence[SampleRecord], labels: Sequence[str]) -> Iterator[s
     yield "index\tprediction"
     for record in records:
         yield f"{record.id}\t{labels[_index(record)] if labels else _answer(record) or '0.000'}"
+
+
+def _clue(records: Sequence[SampleRecord], labels: Sequence[str]) -> Iterator[str]:
+    for record in records:
+        yield msgspec.json.encode({"id": int(record.id), "label": labels[_index(record)]}).decode()
 
 
 def _objects(task: str, records: Sequence[SampleRecord], labels: Sequence[str | int]) -> Iterator[str]:

@@ -401,7 +401,8 @@ class Task:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else shaped the requests (shots, seed, chat ...); goes into the run's config and signature."""
     origin: Mapping[str, str] = field(default_factory=dict)
-    """Where it was found (task file, data folder); goes into the run's environment, not its config."""
+    """Where it was found (task file, data folder; a commit of the hub once samples were read); goes into the run's
+    environment, not its config."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ ARGUMENTS = {
     "evaluate_model.py": ["random", "mini_grammar_en", "10"],
     "own_data.py": ["random"],
     "python_task.py": [],
+    "recompute_metrics.py": [],
 }
 
 

@@ -45,6 +45,37 @@ def data(folder):
     return folder
 
 
+def clue(folder):
+    """CLUE's test splits in its own files: without labels, two of them made anew for 1.1."""
+    rows = {
+        "afqmc/test": {"sentence1": "怎么还款", "sentence2": "如何还款", "id": 0},
+        "tnews_public/test1.1": {"id": 0, "sentence": "磨坊开张了", "keywords": ""},
+        "iflytek/test": {"id": 0, "sentence": "能叫车"},
+        "ocnli/test": {"id": 0, "sentence1": "门开着", "sentence2": "门"},
+        "cluewsc2020/test1.1": {"text": "老李见到老王，他很高兴。", "id": 0,
+                                "target": {"span1_text": "老李", "span1_index": 0, "span2_text": "他", "span2_index": 7}},
+    }  # fmt: skip
+    for name, row in rows.items():
+        path = folder / "clue" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_clue(tmp_path):
+    names = [f"clue_{name}_test" for name in ("afqmc", "tnews", "iflytek", "ocnli", "cluewsc2020")]
+    tasks, _ = load_tasks(names, data_dir=clue(tmp_path / "data"))
+    for task in tasks:
+        evaluate(Last(), task, out=tmp_path / "runs")
+    write_submission(tmp_path / "runs", tmp_path / "out")
+    found = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "out").iterdir()}
+    # The last label of each, as CLUE's submission guide has them: {"id": 0, "label": "0"}.
+    last = {"afqmc": "1", "tnews11": "116", "iflytek": "118", "ocnli_50k": "contradiction", "cluewsc11": "false"}
+    assert found == {f"{name}_predict.json": f'{{"id":0,"label":"{label}"}}\n' for name, label in last.items()}
+    [group] = [group for group in load_tasks(["clue_test"])[1] if group.name == "clue_test"]
+    assert len(group.members) == 7
+
+
 TASKS = [f"glue_{name}_test" for name in ("cola", "rte", "stsb")]
 TASKS += [f"superglue_{name}_test" for name in ("wic", "multirc", "record")]
 

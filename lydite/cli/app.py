@@ -24,6 +24,7 @@ VERBS = {
     "report": "Make the page of a run folder again.",
     "export": "Runs as lm-eval's logs, or other systems' logs as runs.",
     "rescore": "Score stored outputs again, without the model.",
+    "judge": "Score written answers with a neural metric, as a second pass.",
     "audit": "List right answers that were not read, and outputs that were never whole.",
     "tasks": "List tasks, or show one with a rendered prompt.",
     "models": "List the catalogue of models, fetch or remove one.",

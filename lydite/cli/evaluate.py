@@ -4,9 +4,10 @@ import dataclasses
 import gc
 import sys
 import time
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -171,7 +172,10 @@ def _load_tasks(settings: Settings, allow_code: bool) -> tuple[list[Task], list[
     ready, groups = ready_tasks(settings, allow_code=allow_code)
     origin = {COMMAND: encode(settings).decode()}
     _refuse_one_folder([task.name for task in ready])
-    return [dataclasses.replace(task, origin={**task.origin, **origin}) for task in ready], groups
+    # Chained, not copied: a task that reads from the hub learns its commit when its samples are read.
+    return [
+        dataclasses.replace(task, origin=ChainMap(origin, cast(dict[str, str], task.origin))) for task in ready
+    ], groups
 
 
 def _refuse_one_folder(names: list[str]) -> None:

@@ -8,7 +8,7 @@ always separates and quotes mean nothing, as in the files of GLUE.
 import csv
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,24 @@ def read_jsonl(path: Path) -> Iterator[Row]:
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: a JSON object is needed, and this is a {type(row).__name__}")
         yield number, row
+
+
+def read_whole(path: Path, layout: str, rows: Callable[[Any], Iterable[dict[str, Any]]]) -> Iterator[Row]:
+    """Yields (number from 1, row) of a file that is one JSON value, from which `rows` makes them. Raises DataError where it
+    is not JSON, or `rows` misses what the files of `layout` have."""
+    text = read_text(path)
+    try:
+        value = _JSON.decode(text)
+    except RecursionError as error:
+        raise DataError(f"{path}: the JSON is nested too deeply") from error
+    except msgspec.DecodeError as error:
+        raise DataError(f"{path}: {_why_not_json(text, error)}") from error
+    try:
+        found = list(rows(value))
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise DataError(f"{path} is not in the layout of {layout}: {what}") from error
+    yield from enumerate(found, 1)
 
 
 def _why_not_json(line: str, error: msgspec.DecodeError) -> str:

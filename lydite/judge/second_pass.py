@@ -4,7 +4,7 @@ The scores are written into the folder's samples in one step, in place of earlie
 left as it is. A sample whose request failed gets a score without value, never 0.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,9 @@ from lydite.errors import RunError
 from lydite.runs import lock, read_run, read_samples, write_samples
 from lydite.stats import estimate
 from lydite.types import Completion, Estimate, Failure, Metric, SampleRecord, Score
+
+BLOCK = 512
+"""Answers that a scorer is given at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +50,9 @@ class Pass:
     n: int
 
 
-def second_pass(leaf: Path, scorer: Scorer) -> Pass:
-    """Scores the answers of a leaf run folder and keeps the Scores there. Raises RunError where the run is not finished, or
-    has no written answers or no references."""
+def second_pass(leaf: Path, scorer: Scorer, *, on_progress: Callable[[int, int], None] | None = None) -> Pass:
+    """Scores the answers of a leaf run folder and keeps the Scores there; `on_progress` is told how many answers of how
+    many have been scored. Raises RunError where the run is not finished, or has no written answers or no references."""
     with lock(leaf):
         run = read_run(leaf)
         if run.status != "done":
@@ -58,7 +61,12 @@ def second_pass(leaf: Path, scorer: Scorer) -> Pass:
         by = f"judge:{scorer.name}"
         asked = [record for record in records if not _failed(record)]
         triples = [_triple(leaf, record) for record in asked]
-        values = dict(zip([record.id for record in asked], scorer.score(triples), strict=True))
+        scored: list[Mapping[str, float]] = []
+        for start in range(0, len(triples), BLOCK):
+            scored += scorer.score(triples[start : start + BLOCK])
+            if on_progress:
+                on_progress(len(scored), len(triples))
+        values = dict(zip([record.id for record in asked], scored, strict=True))
         judged = [_with_scores(record, scorer.metrics, values.get(record.id), by) for record in records]
         write_samples(leaf, judged)
     clusters = [record.sample.cluster for record in judged]

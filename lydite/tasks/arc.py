@@ -16,6 +16,8 @@ from lydite.types import Sample, Task
 
 SOURCE = "https://allenai.org/data/arc"
 LICENCE = "CC BY-SA 4.0"
+SIZES = {"Challenge": ("1,119", "299", "1,172"), "Easy": ("2,251", "570", "2,376")}
+"""Training, validation and test split."""
 
 
 def entries() -> list[Entry]:
@@ -28,8 +30,14 @@ def entries() -> list[Entry]:
             licence=LICENCE,
             description=f"School science, {name} set",
             load=partial(load, name),
+            splits=f"train {sizes[0]} (examples), validation {sizes[1]}, test {sizes[2]} (evaluated)",
+            chance="acc 0.25 (a few questions have three or five choices)",
+            defects=(
+                "a choice is scored without the others in sight, which makes a question harder than it is with all of them "
+                "listed (Borchmann 2024), here as in lm-evaluation-harness"
+            ),
         )
-        for name in ("Challenge", "Easy")
+        for name, sizes in SIZES.items()
     ]
 
 

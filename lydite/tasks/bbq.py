@@ -21,7 +21,7 @@ from lydite.data.files import read_jsonl
 from lydite.metrics.choice import ACC, best
 from lydite.metrics.labels import ratio_of
 from lydite.tasks.common import failed, failure, score_request
-from lydite.tasks.entry import Entry
+from lydite.tasks.entry import Entry, group_of
 from lydite.tasks.sources import Source, find, samples_of
 from lydite.types import Context, LogProbs, Metric, Output, Request, Sample, Score, Task
 
@@ -94,15 +94,7 @@ def entries() -> list[Entry]:
         )
         for category, size in CATEGORIES.items()
     ]
-    group = Entry(
-        name="bbq",
-        kind="group",
-        source=SOURCE,
-        licence=LICENCE,
-        description="Bias in answers to ambiguous questions",
-        members=tuple(task.name for task in tasks),
-    )
-    return [*tasks, group]
+    return [*tasks, group_of("bbq", "Bias in answers to ambiguous questions", tasks)]
 
 
 def load(category: str, data_dir: Path | None) -> Task:

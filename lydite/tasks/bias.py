@@ -6,7 +6,6 @@ two (ICAT).
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from lydite.data.files import Row, read_csv, read_text
-from lydite.errors import DataError
+from lydite.data.files import Row, read_csv, read_whole
 from lydite.metrics.choice import TIE
 from lydite.tasks.common import failed, failure, score_request
-from lydite.tasks.entry import Entry
+from lydite.tasks.entry import Entry, group_of
 from lydite.tasks.sources import Source, find, samples_of
 from lydite.types import Context, LogProbs, Metric, Output, Request, Sample, Score, Task
 
@@ -87,16 +85,7 @@ def entries() -> list[Entry]:
             ("intersentence", "in the next sentence", "2,123"),
         )
     ]
-    group = Entry(
-        name="stereoset",
-        kind="group",
-        source=STEREOSET_SOURCE,
-        licence=LICENCE,
-        description="Stereotypes against language modelling",
-        members=tuple(part.name for part in parts),
-        weighting="tasks",
-    )
-    return [crows, *parts, group]
+    return [crows, *parts, group_of("stereoset", "Stereotypes against language modelling", parts, weighting="tasks")]
 
 
 # ----------------------------------------------------------------------------------------- CrowS-Pairs
@@ -226,21 +215,13 @@ def load_stereoset(part: str, data_dir: Path | None) -> Task:
 
 def read_stereoset(part: str, path: Path) -> Iterator[Row]:
     """Yields (number of the item, row as on the hub)."""
-    try:
-        items = json.loads(read_text(path))["data"][part]
-        rows = [
-            {
-                **{name: item[name] for name in ("id", "target", "bias_type", "context")},
-                "sentences": {
-                    "sentence": [one["sentence"] for one in item["sentences"]],
-                    "gold_label": [one["gold_label"] for one in item["sentences"]],
-                },
-            }
-            for item in items
-        ]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not in the layout of StereoSet: {error!r}") from error
-    yield from enumerate(rows, 1)
+
+    def rows(content: Any) -> Iterator[dict[str, Any]]:
+        for item in content["data"][part]:
+            columns = {name: [one[name] for one in item["sentences"]] for name in ("sentence", "gold_label")}
+            yield {**{name: item[name] for name in ("id", "target", "bias_type", "context")}, "sentences": columns}
+
+    return read_whole(path, "StereoSet", rows)
 
 
 def _stereoset_sample(part: str, id: str, row: dict[str, Any]) -> Sample:

@@ -11,25 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from lydite.data.files import Row, read_jsonl, read_text
-from lydite.errors import DataError
+from lydite.data.files import Row, read_jsonl, read_whole
 from lydite.metrics.text import Normalization
-from lydite.tasks.entry import Entry
+from lydite.tasks.entry import About, Entry
 from lydite.tasks.generate import generation_task, grader
 from lydite.tasks.sources import Source, find, samples_of
 from lydite.types import Decoding, Sample, Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Spec:
+class _Spec(About):
     """One benchmark."""
 
-    name: str
-    about: str
-    home: str
-    licence: str
     source: Source
     how: Normalization
     make: Callable[[str, dict[str, Any]], Sample]
@@ -37,26 +30,11 @@ class _Spec:
     description: str = ""
     delimiter: str = "\n\n"
     stops: tuple[str, ...]
-    splits: str
-    defects: str
 
 
 def entries() -> list[Entry]:
     """triviaqa, nq_open and webqs."""
-    return [
-        Entry(
-            name=spec.name,
-            kind="generation",
-            source=spec.home,
-            licence=spec.licence,
-            description=spec.about,
-            load=partial(load, spec),
-            splits=spec.splits,
-            chance="exact_match 0",
-            defects=spec.defects,
-        )
-        for spec in SPECS
-    ]
+    return [spec.entry(partial(load, spec), kind="generation", chance="exact_match 0") for spec in SPECS]
 
 
 def load(spec: _Spec, data_dir: Path | None) -> Task:
@@ -80,27 +58,15 @@ def load(spec: _Spec, data_dir: Path | None) -> Task:
 # ------------------------------------------------------------------------------------------ layouts
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return msgspec.json.decode(read_text(path))
-    except msgspec.DecodeError as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
-
-
 def read_triviaqa(path: Path) -> Iterator[Row]:
     """Rows of the original file, named as on the hub."""
-    try:
-        rows = [
-            {
-                "question_id": one["QuestionId"],
-                "question": one["Question"],
-                "answer": {"value": one["Answer"]["Value"], "aliases": one["Answer"]["Aliases"]},
-            }
-            for one in _read_json(path)["Data"]
-        ]
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path} is not in the layout of TriviaQA: {error!r}") from error
-    yield from enumerate(rows, 1)
+
+    def rows(content: Any) -> Iterator[dict[str, Any]]:
+        for one in content["Data"]:
+            answer = {"value": one["Answer"]["Value"], "aliases": one["Answer"]["Aliases"]}
+            yield {"question_id": one["QuestionId"], "question": one["Question"], "answer": answer}
+
+    return read_whole(path, "TriviaQA", rows)
 
 
 _DESCRIPTION = re.compile(r'\(description (?:"((?:[^"\\]|\\.)*)"|([^)\s]+))\)')
@@ -108,13 +74,14 @@ _DESCRIPTION = re.compile(r'\(description (?:"((?:[^"\\]|\\.)*)"|([^)\s]+))\)')
 
 def read_webquestions(path: Path) -> Iterator[Row]:
     """Rows of the original file, whose answers are a list in Lisp, named as on the hub."""
-    for number, one in enumerate(_read_json(path), 1):
-        try:
+
+    def rows(content: Any) -> Iterator[dict[str, Any]]:
+        for one in content:
             found = _DESCRIPTION.findall(one["targetValue"])
             answers = [re.sub(r"\\(.)", r"\1", quoted) or plain for quoted, plain in found]
-            yield number, {"url": one["url"], "question": one["utterance"], "answers": answers}
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{path} is not in the layout of WebQuestions: {error!r}") from error
+            yield {"url": one["url"], "question": one["utterance"], "answers": answers}
+
+    return read_whole(path, "WebQuestions", rows)
 
 
 def _trivia(id: str, row: dict[str, Any]) -> Sample:

@@ -1,7 +1,8 @@
 """CLUE's main tasks of understanding Chinese (Xu et al. 2020), and reviews: ChnSentiCorp and shopping reviews.
 
 lm-evaluation-harness has none of them, so the wording is ours, in Chinese; the answer follows the question without a
-space. CLUE's labelled development sets are evaluated, since its test labels are hidden.
+space. CLUE's labelled development sets are evaluated, since its test labels are hidden; `clue_afqmc_test` and so on are the
+test splits, for the server.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from typing import Any
 from lydite.data.files import Row, check_file, read_jsonl, read_lines, read_tsv
 from lydite.metrics.choice import ACC
 from lydite.tasks.clue_labels import IFLYTEK, TNEWS
-from lydite.tasks.entry import Entry
+from lydite.tasks.entry import Entry, group_of
 from lydite.tasks.labelled import Spec, entries_of, pair, spelled
 
 SOURCE = "https://github.com/CLUEbenchmark/CLUE"
@@ -21,14 +22,17 @@ NLI_LABELS = ("neutral", "entailment", "contradiction")
 
 
 def _spec(name: str, **fields: Any) -> Spec:
-    def paths(split: str) -> tuple[str, ...]:
-        return tuple(f"{folder}/{split}.json" for folder in (f"clue/{name}", f"clue/{name}_public", f"CLUE/{name}"))
+    def paths(*names: str) -> tuple[str, ...]:
+        folders = (f"clue/{name}", f"clue/{name}_public", f"CLUE/{name}")
+        return tuple(f"{folder}/{split}.json" for folder in folders for split in names)
 
+    # Two test sets were made anew for CLUE 1.1, and stand beside those of 1.0.
+    server = ("test1.1", "test") if name in ("tnews", "cluewsc2020") else ("test",)
     defaults: dict[str, Any] = {
-        "files": {"test": paths("dev"), "shots": paths("train")},
+        "files": {"test": paths("dev"), "shots": paths("train"), "server": paths(*server)},
         "read": read_jsonl,
         "hub": ("clue/clue", name),
-        "hub_splits": {"test": "validation", "shots": "train"},
+        "hub_splits": {"test": "validation", "shots": "train", "server": "test"},
         "metrics": (ACC,),
         "lead": "",
         "source": SOURCE,
@@ -208,16 +212,15 @@ ZH_REVIEWS = _reviews(
 
 
 def entries() -> list[Entry]:
-    """The reviews, CLUE's tasks, and their group."""
+    """The reviews, CLUE's tasks with their test splits, and their groups."""
     leaves = [entry for spec in SPECS for entry in entries_of(spec)]
-    group = Entry(
-        name="clue",
-        kind="group",
-        source=SOURCE,
-        licence="none stated",
-        languages=("zh",),
-        description="Understanding Chinese, seven tasks of CLUE",
-        members=tuple(entry.name for entry in leaves),
-        weighting="tasks",
+    labelled, server = (
+        [one for one in leaves if one.name.endswith("_test") == is_server] for is_server in (False, True)
     )
-    return [*entries_of(CHNSENTICORP), *entries_of(ZH_REVIEWS), *leaves, group]
+    groups = [
+        group_of("clue", "Understanding Chinese, seven tasks of CLUE", labelled, weighting="tasks"),
+        group_of(
+            "clue_test", "CLUE's test splits without labels, for the server", server, weighting="tasks", listed=False
+        ),
+    ]
+    return [*entries_of(CHNSENTICORP), *entries_of(ZH_REVIEWS), *leaves, *groups]

@@ -10,9 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from lydite.data.files import Row, read_text
+from lydite.data.files import Row, read_whole
 from lydite.errors import DataError
 from lydite.metrics.text import exact_match, token_f1_or_nothing
 from lydite.tasks.entry import Entry
@@ -88,24 +86,17 @@ def left_out(metric: Any, answer: str, targets: Sequence[str]) -> float:
 
 def read_coqa(path: Path) -> Iterator[Row]:
     """Yields (number of the story, row as on the hub) from the original file."""
-    try:
-        stories = msgspec.json.decode(read_text(path))["data"]
-        rows = [
-            {
-                "id": story["id"],
-                "source": story["source"],
-                "story": story["story"],
-                "questions": _columns(story["questions"]),
-                "answers": _columns(story["answers"]),
-                "additional_answers": {
-                    key: _columns(turns) for key, turns in (story.get("additional_answers") or {}).items()
-                },
+
+    def rows(content: Any) -> Iterator[dict[str, Any]]:
+        for story in content["data"]:
+            more = (story.get("additional_answers") or {}).items()
+            yield {
+                **{name: story[name] for name in ("id", "source", "story")},
+                **{name: _columns(story[name]) for name in ("questions", "answers")},
+                "additional_answers": {key: _columns(turns) for key, turns in more},
             }
-            for story in stories
-        ]
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not in the layout of CoQA: {error!r}") from error
-    yield from enumerate(rows, 1)
+
+    return read_whole(path, "CoQA", rows)
 
 
 def _columns(turns: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

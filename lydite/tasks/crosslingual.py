@@ -13,7 +13,7 @@ from typing import Any
 
 from lydite.data.files import Row, read_jsonl, read_tsv
 from lydite.metrics.choice import ACC
-from lydite.tasks.entry import Entry
+from lydite.tasks.entry import Entry, group_of
 from lydite.tasks.labelled import Spec, entries_of, pair, spelled
 from lydite.tasks.wsc import detokenized
 
@@ -157,15 +157,5 @@ def entries() -> list[Entry]:
         ),
     ):
         leaves = [entry for spec in specs for entry in entries_of(spec)]
-        group = Entry(
-            name=name,
-            kind="group",
-            source=source,
-            licence=licence,
-            languages=tuple(code for entry in leaves for code in entry.languages),
-            description=description,
-            members=tuple(entry.name for entry in leaves),
-            weighting="tasks",
-        )
-        found += [*leaves, group]
+        found += [*leaves, group_of(name, description, leaves, source=source, licence=licence, weighting="tasks")]
     return found

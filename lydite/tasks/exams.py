@@ -41,6 +41,8 @@ class Exam:
     """(split, subject) to paths."""
     read: Callable[[Path], Iterator[Row]]
     revision: str | None = None
+    splits: str
+    defects: str
 
 
 def _headless(path: Path) -> Iterator[Row]:
@@ -62,6 +64,11 @@ MMLU = Exam(
     about="English exam questions, 57 subjects",
     files=lambda split, subject: (f"mmlu/{split}/{subject}_{split}.csv", f"mmlu/data/{split}/{subject}_{split}.csv"),
     read=_headless,
+    splits="dev 5 (examples), test 14,042 over all subjects (evaluated)",
+    defects=(
+        "about 6% of the questions have a wrong key, several right answers or no clear one, far more in some subjects, as "
+        "virology (Gema et al. 2024); the questions stand on the web, so training data may hold them"
+    ),
 )
 CMMLU = Exam(
     name="cmmlu",
@@ -77,6 +84,11 @@ CMMLU = Exam(
     files=lambda split, subject: (f"cmmlu/{split}/{subject}.csv",),
     read=read_csv,
     revision="refs/convert/parquet",
+    splits="dev 5 (examples), test at least 100 a subject (evaluated)",
+    defects=(
+        "subjects are small, so that an interval is up to 10 points to either side; the questions come from public exams, so "
+        "training data may hold them"
+    ),
 )
 
 
@@ -104,6 +116,9 @@ def _entries(exam: Exam) -> list[Entry]:
             f"{exam.about.split(',')[0]}: {subject.replace('_', ' ')}",
             load=partial(load, exam, subject),
             listed=False,
+            splits=exam.splits,
+            chance="acc 0.25",
+            defects=exam.defects,
         )
         for subject in exam.subjects
     ]

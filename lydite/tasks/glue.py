@@ -2,7 +2,7 @@
 
 The score view is worded as in lm-evaluation-harness, the generate view as T5's text-to-text input. What is evaluated is
 the labelled development set, as everywhere in the literature; `glue_cola_test` and so on are the unlabelled test
-splits, whose runs `lydite submission` turns into files for the server. Each task's headline is what GLUE's average
+splits, whose runs `python -m lydite.submission` turns into files for the server. Each task's headline is what GLUE's average
 takes of it: one metric, or the mean of two. MNLI counts once, as the mean of matched and mismatched; AX does not count.
 """
 

@@ -22,7 +22,22 @@ _MARKED = r"regex:####\s*(-?[\d.,]*\d)"
 def entries() -> list[Entry]:
     """gsm8k."""
     about = "Word problems, solved in writing"
-    return [Entry(name="gsm8k", kind="generation", source=SOURCE, licence=LICENCE, description=about, load=load)]
+    return [
+        Entry(
+            name="gsm8k",
+            kind="generation",
+            source=SOURCE,
+            licence=LICENCE,
+            description=about,
+            load=load,
+            splits="train 7,473 (examples), test 1,319 (evaluated)",
+            chance="exact_match 0",
+            defects=(
+                "some problems are ambiguous or have a wrong answer (Vendrow et al. 2025), and models do worse on new ones of "
+                "the same kind (Zhang et al. 2024); strict_match reads only the form of the examples, #### 12"
+            ),
+        )
+    ]
 
 
 def load(data_dir: Path | None) -> Task:

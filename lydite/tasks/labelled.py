@@ -14,7 +14,7 @@ from typing import Any
 
 from lydite.data.files import Row
 from lydite.tasks.classify import ANSWERED, Texts, classification_task
-from lydite.tasks.entry import Entry
+from lydite.tasks.entry import Entry, with_server
 from lydite.tasks.sources import Found, Source, find, samples_of
 from lydite.types import Metric, Sample, Task
 
@@ -169,35 +169,20 @@ def chance_words(metrics: Sequence[Metric], num_labels: int) -> str:
 
 def entries_of(spec: Spec) -> list[Entry]:
     """The data set, and its unlabelled test split where a server scores it."""
-    common: dict[str, Any] = {
-        "kind": "classification",
-        "source": spec.source,
-        "licence": spec.licence,
-        "languages": spec.languages,
-        "listed": False,
-    }
-    entries = [
-        Entry(
-            name=spec.name,
-            description=spec.description,
-            load=partial(load, spec, False),
-            splits=spec.splits,
-            chance=chance_words(spec.metrics, len(spec.labels)),
-            defects=spec.defects,
-            **common,
-        )
-    ]
-    if "server" in spec.files:
-        entries.append(
-            Entry(
-                name=f"{spec.name}_test",
-                description=f"{spec.description}: test split without labels, for the server",
-                load=partial(load, spec, True),
-                splits="test",
-                **common,
-            )
-        )
-    return entries
+    entry = Entry(
+        name=spec.name,
+        kind="classification",
+        source=spec.source,
+        licence=spec.licence,
+        languages=spec.languages,
+        description=spec.description,
+        load=partial(load, spec, False),
+        listed=False,
+        splits=spec.splits,
+        chance=chance_words(spec.metrics, len(spec.labels)),
+        defects=spec.defects,
+    )
+    return with_server(entry, partial(load, spec, True)) if "server" in spec.files else [entry]
 
 
 def spelled(benchmark: str, names: Mapping[str, str]) -> Callable[[Mapping[str, Any]], str]:

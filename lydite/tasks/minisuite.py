@@ -29,6 +29,15 @@ KINDS = {
     "summary": "a passage in one sentence",
     "translate": "sentences from English into Chinese and back",
 }
+SIZES = {"reading": 24, "arithmetic": 24, "code": 24, "summary": 24, "translate": 40}
+"""Items of a task, where they are not 30."""
+CHANCE = {
+    **dict.fromkeys(("grammar", "sentiment", "paraphrase", "word_sense"), "acc 0.5"),
+    **dict.fromkeys(("commonsense", "knowledge"), "acc 0.25"),
+    "nli": "acc 0.333",
+    **dict.fromkeys(("summary", "translate"), "none"),
+}
+"""What guessing gets, where it is not nothing."""
 
 
 def _leaves(kind: str) -> dict[str, str]:
@@ -56,6 +65,7 @@ def entries() -> list[Entry]:
 
 def _entry(stem: str) -> Entry:
     file = read_task_file(FOLDER / f"{stem}.toml")
+    kind = next(kind for kind in KINDS if stem in _leaves(kind).values())
     return Entry(
         name=file.name,
         kind=file.kind,
@@ -65,6 +75,9 @@ def _entry(stem: str) -> Entry:
         description=file.about,
         load=partial(_load, stem),
         listed=False,
+        splits=f"{SIZES.get(kind, 30)} (evaluated; no examples)",
+        chance=CHANCE.get(kind, "exact_match 0" if file.kind == "generation" else "acc near 0: any word may come"),
+        defects="written to try things out: too few items to rank good models",
     )
 
 

@@ -8,7 +8,7 @@ the answers. The group `mlqa` holds the seven tasks in one language.
 from functools import partial
 from pathlib import Path
 
-from lydite.tasks.entry import Entry
+from lydite.tasks.entry import Entry, group_of
 from lydite.tasks.generate import generation_task, grader
 from lydite.tasks.sources import Source, find, samples_of
 from lydite.tasks.squad import make_sample, with_span_view
@@ -46,17 +46,9 @@ def entries() -> list[Entry]:
         for context in SIZES
         for question in SIZES
     ]
-    group = Entry(
-        name="mlqa",
-        kind="group",
-        source=SOURCE,
-        licence=LICENCE,
-        languages=tuple(SIZES),
-        description="MLQA, paragraph and question in one language, seven languages",
-        members=tuple(f"mlqa_{language}_{language}" for language in SIZES),
-        weighting="tasks",
-    )
-    return [*tasks, group]
+    alone = [task for task in tasks if len(task.languages) == 1]
+    about = "MLQA, paragraph and question in one language, seven languages"
+    return [*tasks, group_of("mlqa", about, alone, weighting="tasks")]
 
 
 def load(context: str, question: str, data_dir: Path | None) -> Task:

@@ -15,7 +15,7 @@ from lydite.metrics.choice import best
 from lydite.metrics.labels import ratio_of
 from lydite.tasks.classify import ANSWERED, WORD, read_label
 from lydite.tasks.common import failed, failure, fingerprint, generate_request, score_request
-from lydite.tasks.entry import Entry
+from lydite.tasks.entry import Entry, with_server
 from lydite.tasks.labelled import label_index
 from lydite.tasks.sources import Source, find, samples_of
 from lydite.types import (
@@ -59,29 +59,19 @@ DEFECTS = (
 
 def entries() -> list[Entry]:
     """superglue_multirc and its unlabelled test split."""
-
-    def entry(server: bool, description: str, **fields: Any) -> Entry:
-        return Entry(
-            name="superglue_multirc" + ("_test" if server else ""),
-            kind="classification",
-            source=SOURCE,
-            licence=LICENCE,
-            description=description,
-            load=partial(load, server),
-            listed=False,
-            **fields,
-        )
-
-    return [
-        entry(
-            False,
-            "Which answers to a question are right?",
-            splits="train 5,100 questions (27,243 answers), val 953 (4,848; evaluated), test 1,806 (9,693; server)",
-            chance="acc 0.5",
-            defects=DEFECTS,
-        ),
-        entry(True, "Which answers are right: test split, for the server", splits="test"),
-    ]
+    entry = Entry(
+        name="superglue_multirc",
+        kind="classification",
+        source=SOURCE,
+        licence=LICENCE,
+        description="Which answers to a question are right?",
+        load=partial(load, False),
+        listed=False,
+        splits="train 5,100 questions (27,243 answers), val 953 (4,848; evaluated), test 1,806 (9,693; server)",
+        chance="acc 0.5",
+        defects=DEFECTS,
+    )
+    return with_server(entry, partial(load, True))
 
 
 def load(server: bool, data_dir: Path | None) -> Task:

@@ -93,8 +93,13 @@ def _facts(entry: Entry, task: Task) -> tuple[str, ...]:
 def _defects(entries: Sequence[Entry]) -> list[str]:
     times = Counter(entry.defects for entry in entries if entry.defects)
     names = {text: [entry.name for entry in entries if entry.defects == text] for text in times}
-    lines = [f"- {', '.join(f'`{name}`' for name in names[text][:4])}: {text}" for text in times]
+    lines = [f"- {_few(names[text])}: {text}" for text in times]
     return ["\nKnown defects:\n", *lines] if lines else []
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(f"`{name}`" for name in names[:4]) + more
 
 
 def _cell(text: str) -> str:

@@ -17,7 +17,7 @@ from lydite.data.files import Row, read_lines
 from lydite.errors import DataError
 from lydite.metrics.translation import NAMES
 from lydite.tasks.common import Samples, fingerprint
-from lydite.tasks.entry import Entry
+from lydite.tasks.entry import Entry, group_of
 from lydite.tasks.generate import generation_task, grader, metric_signatures
 from lydite.tasks.sources import Found, Source, find
 from lydite.types import Decoding, Sample, Task
@@ -195,20 +195,6 @@ def _entry(name: str, pair: tuple[str, str], source: Source, columns: tuple[str,
     )
 
 
-def _group(name: str, description: str, members: list[Entry]) -> Entry:
-    languages = tuple(dict.fromkeys(language for member in members for language in member.languages))
-    return Entry(
-        name=name,
-        kind="group",
-        source=members[0].source,
-        licence=members[0].licence,
-        languages=languages,
-        description=description,
-        members=tuple(member.name for member in members),
-        weighting="tasks",
-    )
-
-
 def _both_ways(*others: str) -> list[tuple[str, str]]:
     return [pair for other in others for pair in (("en", other), (other, "en"))]
 
@@ -239,7 +225,10 @@ def _multi30k() -> list[Entry]:
                 defects="the English captions came first and the others were translated from them; on the hub there is no French",
             )
         )
-    return [*members, _group("multi30k", "Captions of pictures, English with German and French", members)]
+    return [
+        *members,
+        group_of("multi30k", "Captions of pictures, English with German and French", members, weighting="tasks"),
+    ]
 
 
 def _wmt() -> list[Entry]:
@@ -273,7 +262,12 @@ def _wmt() -> list[Entry]:
                     defects="half of the sources were translated from the other language, which makes them easier",
                 )
             )
-    return [*members, _group("wmt", "News of WMT 2014 and 2016, English with French, German and Romanian", members)]
+    return [
+        *members,
+        group_of(
+            "wmt", "News of WMT 2014 and 2016, English with French, German and Romanian", members, weighting="tasks"
+        ),
+    ]
 
 
 def _flores() -> list[Entry]:
@@ -310,4 +304,7 @@ def _flores() -> list[Entry]:
                 ),
             )
         )
-    return [*members, _group("flores", "FLORES-200 devtest, English with 24 languages both ways", members)]
+    return [
+        *members,
+        group_of("flores", "FLORES-200 devtest, English with 24 languages both ways", members, weighting="tasks"),
+    ]

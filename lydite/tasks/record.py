@@ -15,7 +15,7 @@ from lydite.metrics.choice import best
 from lydite.metrics.text import exact_match, token_f1
 from lydite.tasks.classify import ANSWERED
 from lydite.tasks.common import failed, failure, fingerprint, generate_request, score_request
-from lydite.tasks.entry import Entry
+from lydite.tasks.entry import Entry, with_server
 from lydite.tasks.sources import Source, find, samples_of
 from lydite.types import (
     Completion,
@@ -47,29 +47,19 @@ METRICS = (HEADLINE, F1, EM)
 
 def entries() -> list[Entry]:
     """superglue_record and its unlabelled test split."""
-
-    def entry(server: bool, description: str, **fields: Any) -> Entry:
-        return Entry(
-            name="superglue_record" + ("_test" if server else ""),
-            kind="entities",
-            source=SOURCE,
-            licence=LICENCE,
-            description=description,
-            load=partial(load, server),
-            listed=False,
-            **fields,
-        )
-
-    return [
-        entry(
-            False,
-            "Which entity fills the gap?",
-            splits="train 100,730, val 10,000 (evaluated), test 10,000 (server)",
-            chance="exact_match: right entities over entities",
-            defects="an entity counts once however often it is named; entities that are parts of others share tokens, so F1 of a wrong choice is rarely 0",
-        ),
-        entry(True, "Which entity fills the gap: test split, for the server", splits="test"),
-    ]
+    entry = Entry(
+        name="superglue_record",
+        kind="entities",
+        source=SOURCE,
+        licence=LICENCE,
+        description="Which entity fills the gap?",
+        load=partial(load, False),
+        listed=False,
+        splits="train 100,730, val 10,000 (evaluated), test 10,000 (server)",
+        chance="exact_match: right entities over entities",
+        defects="an entity counts once however often it is named; entities that are parts of others share tokens, so F1 of a wrong choice is rarely 0",
+    )
+    return with_server(entry, partial(load, True))
 
 
 def load(server: bool, data_dir: Path | None) -> Task:

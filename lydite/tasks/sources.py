@@ -6,6 +6,7 @@ so a task can score stored outputs on a machine without its data; a missing file
 
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,9 @@ from lydite.data.files import Row
 from lydite.errors import DataError
 from lydite.tasks.common import Samples, fingerprint
 from lydite.types import Sample
+
+_COMMIT = re.compile(r"@([0-9a-f]{40})/")
+"""In the addresses of the files that `datasets` has fetched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,9 @@ class Found:
     """The data folder that was searched."""
     paths: Mapping[str, Path]
     """Split to file, for the files that exist."""
+    origin: dict[str, str]
+    """Which file is evaluated (partial copies say so in their names), or which repository of the hub and, once it has been
+    read, which commit; for the run's environment."""
 
     @property
     def is_local(self) -> bool:
@@ -75,13 +82,6 @@ class Found:
         files = list(self.paths.values())
         files += [path.parent / name for path in files for name in self.source.beside.get(path.name, ())]
         return fingerprint([self.name, *parts, *hub], files)
-
-    @property
-    def origin(self) -> dict[str, str]:
-        """Which file is evaluated, for the run's environment: partial copies say so in their names."""
-        return (
-            {"data": str(self.paths["test"])} if self.is_local else {"data": f"hub:{self.source.repository or 'none'}"}
-        )
 
     def _missing(self, split: str) -> DataError:
         wanted = " or ".join(self.source.files.get(split, (f"file for split {split!r}",)))
@@ -113,6 +113,9 @@ class Found:
                 f"{self.name}: cannot fetch {self.source.repository} from the hub ({reason}); "
                 f"or point --data-dir or LYDITE_DATA at a folder that holds {self.source.files['test'][0]}"
             ) from error
+        commits = sorted(set(_COMMIT.findall(" ".join(rows.download_checksums or ()))))
+        if commits:
+            self.origin["revision"] = ", ".join(commits)
         for row in rows:
             yield dict(row)
 
@@ -138,7 +141,8 @@ def find(name: str, source: Source, data_dir: Path | None) -> Found:
         existing = [folder / path for path in candidates if folder and (folder / path).is_file()]
         if existing:
             paths[split] = existing[0]
-    return Found(name, source, folder, paths)
+    data = str(paths["test"]) if "test" in paths else f"hub:{source.repository or 'none'}"
+    return Found(name, source, folder, paths, {"data": data})
 
 
 def samples_of(

@@ -17,7 +17,7 @@ from lydite.metrics.choice import softmax
 from lydite.metrics.labels import PEARSON, PEARSON_SPEARMAN, SPEARMAN
 from lydite.tasks.classify import ANSWERED, WORD
 from lydite.tasks.common import failed, failure, generate_request, score_request
-from lydite.tasks.entry import Entry
+from lydite.tasks.entry import Entry, with_server
 from lydite.tasks.glue_files import REPOSITORY, read_glue
 from lydite.tasks.sources import Source, find, samples_of
 from lydite.types import (
@@ -46,7 +46,7 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 def entries() -> list[Entry]:
     """glue_stsb and its unlabelled test split."""
-    labelled = Entry(
+    entry = Entry(
         name="glue_stsb",
         kind="regression",
         source=SOURCE,
@@ -58,17 +58,7 @@ def entries() -> list[Entry]:
         chance="pearson 0, spearman 0",
         defects="from six choices the answer is a mean under the softmax; other systems score STS-B only after training",
     )
-    server = Entry(
-        name="glue_stsb_test",
-        kind="regression",
-        source=SOURCE,
-        licence=LICENCE,
-        description="How alike are two sentences: test split, for the server",
-        load=partial(load, True),
-        listed=False,
-        splits="test",
-    )
-    return [labelled, server]
+    return with_server(entry, partial(load, True))
 
 
 def load(server: bool, data_dir: Path | None) -> Task:

@@ -14,53 +14,32 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from lydite.data.files import Row, read_lines, read_rows, read_text
+from lydite.data.files import Row, read_lines, read_rows, read_text, read_whole
 from lydite.errors import DataError
 from lydite.metrics import rouge, summary
 from lydite.metrics.words import words_of
 from lydite.tasks.common import failed, failure
-from lydite.tasks.entry import Entry
+from lydite.tasks.entry import About, Entry
 from lydite.tasks.generate import generation_task, metric_signatures, rouge_grader
 from lydite.tasks.sources import Source, find, samples_of
 from lydite.types import Completion, Decoding, Output, Sample, Score, Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Spec:
+class _Spec(About):
     """One benchmark."""
 
-    name: str
-    about: str
-    home: str
-    licence: str
     source: Source
     article: str
     """Column of the text that is summarised."""
     summary: str
     prompt: Callable[[str], str]
     decoding: Decoding
-    splits: str
-    defects: str
 
 
 def entries() -> list[Entry]:
     """cnn_dailymail, xsum and samsum."""
-    return [
-        Entry(
-            name=spec.name,
-            kind="generation",
-            source=spec.home,
-            licence=spec.licence,
-            description=spec.about,
-            load=partial(load, spec),
-            splits=spec.splits,
-            chance="none",
-            defects=spec.defects,
-        )
-        for spec in SPECS
-    ]
+    return [spec.entry(partial(load, spec), kind="generation", chance="none") for spec in SPECS]
 
 
 def load(spec: _Spec, data_dir: Path | None) -> Task:
@@ -155,11 +134,13 @@ def read_list(path: Path) -> Iterator[Row]:
     if path.suffix != ".json":
         yield from read_rows(path)
         return
-    try:
-        rows = msgspec.json.decode(read_text(path), type=list[dict[str, Any]])
-    except msgspec.DecodeError as error:
-        raise DataError(f"{path} is not a list of JSON objects: {error}") from error
-    yield from enumerate(rows, 1)
+
+    def rows(content: Any) -> list[dict[str, Any]]:
+        if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+            raise TypeError("it is no list of objects")
+        return content
+
+    yield from read_whole(path, "SAMSum", rows)
 
 
 SPECS = (

@@ -29,7 +29,22 @@ PAGE = 6000
 def entries() -> list[Entry]:
     """wikitext2."""
     about = "Articles of the English Wikipedia"
-    return [Entry(name="wikitext2", kind="heldout", source=SOURCE, licence=LICENCE, description=about, load=load)]
+    return [
+        Entry(
+            name="wikitext2",
+            kind="heldout",
+            source=SOURCE,
+            licence=LICENCE,
+            description=about,
+            load=load,
+            splits="train 629 pages, validation 60, test 62 (evaluated)",
+            chance="none",
+            defects=(
+                "pages are stored in tokens and detokenised here as in lm-evaluation-harness, bytes and words counted before "
+                "that; Wikipedia is training data of nearly every model"
+            ),
+        )
+    ]
 
 
 def load(data_dir: Path | None) -> Task:

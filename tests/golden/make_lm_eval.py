@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from tests.tasks.understanding import HUB  # noqa: E402
+from tests.tasks.understanding import HUB, PAWSX, XNLI  # noqa: E402
 
 THEIRS = {
     "glue_cola": "cola",
@@ -41,10 +41,8 @@ THEIRS = {
     "winogender": "winogender_all",
     "crows_pairs": "crows_pairs_english",
     "bbq_age": "bbq",
-    "xnli_en": "xnli_en",
-    "xnli_zh": "xnli_zh",
-    "pawsx_en": "paws_en",
-    "pawsx_zh": "paws_zh",
+    **{f"xnli_{code}": f"xnli_{code}" for code in XNLI},
+    **{f"pawsx_{code}": f"paws_{code}" for code in PAWSX},
 }
 """Our task to theirs."""
 T5 = {

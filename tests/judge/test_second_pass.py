@@ -9,7 +9,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from lydite.errors import ModelError, RunError
+from lydite.cli.app import make_app
+from lydite.errors import LyditeError, ModelError, RunError
 from lydite.evaluate import evaluate, rescore
 from lydite.judge import second_pass
 from lydite.judge.bertscore import BertScore, match
@@ -168,3 +169,46 @@ def test_refusals(encoder, tmp_path):
 def test_comet_says_how_to_get_it():
     with pytest.raises(ModelError, match="pip install unbabel-comet"):
         Comet()
+
+
+# ------------------------------------------------------------------------------------------- the verb
+
+
+def command(*arguments):
+    return make_app(arguments)(arguments, prog_name="lydite", standalone_mode=False)
+
+
+def test_the_verb_judges_what_was_written(encoder, tmp_path, capsys):
+    evaluate(Writer(), task(), out=tmp_path)
+    code = command("judge", str(tmp_path), "--metric", "bertscore", "--model", str(encoder), "--set", "layer=2")
+    out = capsys.readouterr().out
+    expected = second_pass(tmp_path / "writer/fires", BertScore(TextEncoder(str(encoder), layer=2))).estimates[0]
+    assert code == 2  # one sample had failed before
+    assert f"{expected.value:.3f}" in out
+    assert expected.signature in out
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (("--metric", "bleurt"), "unknown --metric 'bleurt'; there are bertscore and comet"),
+        (("--set", "layers=3"), "unknown --set layers for bertscore; known: layer, batch_size, device"),
+        (("--set", "layer=two"), "--set layer=two is not a whole number"),
+        (("--set", "batch_size=0"), "batch_size=0 is less than 1"),
+        (("--set", "top_k=3"), "unknown --set top_k"),
+        (("--model", "/no/such/folder"), "name a folder with safetensors and a tokenizer"),
+    ],
+)
+def test_mistakes_of_the_verb_are_one_line(changes, said, encoder, tmp_path):
+    evaluate(Writer(), task(), out=tmp_path)
+    arguments = {"--metric": "bertscore", "--model": str(encoder), "--set": "layer=2"} | dict([changes])
+    with pytest.raises(LyditeError) as caught:
+        command("judge", str(tmp_path), *(word for pair in arguments.items() for word in pair))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_runs_without_written_answers_are_refused(tmp_path):
+    command("evaluate", "uniform", "--tasks", "mini_nli_en", "--out", str(tmp_path), "--limit", "2")
+    with pytest.raises(RunError, match="has written answers to judge"):
+        command("judge", str(tmp_path), "--metric", "bertscore", "--model", "nothing")

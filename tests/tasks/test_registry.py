@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 import sys
+import time
+import tracemalloc
 import types
 
 import pytest
@@ -91,6 +93,31 @@ def test_the_data_folder_of_the_environment(tmp_path, monkeypatch):
     assert [sample.targets for sample in task.samples("test")] == [("water",), ("boat",)]
 
 
+def test_many_rows_load_quickly_and_one_by_one(tmp_path):
+    folder = tmp_path / "gsm8k"
+    folder.mkdir()
+    rows = ({"question": f"What is {i} and {i}? " * 5, "answer": f"It is so.\n#### {i}"} for i in range(100_000))
+    with open(folder / "test.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    [task], _ = load_tasks(["gsm8k"], data_dir=tmp_path)
+    start = time.process_time()
+    assert sum(1 for _ in task.samples("test")) == 100_000
+    assert time.process_time() - start < 2  # 0.2 s on a machine of 2024
+    tracemalloc.start()
+    for number, _ in enumerate(task.samples("test")):
+        if number == 20_000:
+            break
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000  # bytes; the rows themselves are 4 MB
+
+
+class FakeRows(list):
+    """Rows as `datasets` gives them: with the addresses of the files that they came from."""
+
+    download_checksums = {"hf://datasets/some/where@" + "0123456789" * 4 + "/test/0000.parquet": {"num_bytes": 1}}  # noqa: RUF012
+
+
 class FakeHub(types.ModuleType):
     """Stands in for the `datasets` library."""
 
@@ -103,7 +130,7 @@ class FakeHub(types.ModuleType):
         assert revision == ("refs/convert/parquet" if repository == "haonan-li/cmmlu" else None)
         if self.error:
             raise self.error
-        return self.rows
+        return FakeRows(self.rows)
 
 
 HUB = [
@@ -134,8 +161,18 @@ def test_rows_of_the_hub(name, row, call, shown, monkeypatch):
     [sample] = list(task.samples("test"))
     assert hub.calls == [call]
     assert sample.input == shown
-    assert task.origin == {"data": f"hub:{call[0]}"}
+    assert task.origin == {"data": f"hub:{call[0]}", "revision": "0123456789" * 4}
     assert task.fingerprint
+
+
+def test_the_commit_of_the_hub_goes_into_the_run(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", FakeHub([{"question": "q", "answer": "so\n#### 4"}]))
+    monkeypatch.setattr("lydite.tasks.sources.hub_is_possible", lambda: True)
+    monkeypatch.chdir(tmp_path)
+    command("evaluate", "uniform", "--tasks", "gsm8k", "--shots", "0", "--out", "here")
+    run = json.loads((tmp_path / "here/uniform/gsm8k/run.json").read_text())
+    assert run["environment"]["data"] == "hub:openai/gsm8k"
+    assert run["environment"]["revision"] == "0123456789" * 4
 
 
 def test_a_hub_that_fails_is_one_line(monkeypatch):

@@ -132,8 +132,8 @@ HUB["wsc273"] = {
 }  # fmt: skip
 HUB["winogender"] = {
     "test": [
-        {"sentid": f"miller.buyer.{answer}.{gender}.txt", "sentence": f"The miller told the buyer that {pronoun} could pay.",
-         "pronoun": pronoun, "occupation": "miller", "participant": "buyer", "gender": gender, "target": "miller",
+        {"sentid": f"nurse.patient.{answer}.{gender}.txt", "sentence": f"The nurse told the patient that {pronoun} could pay.",
+         "pronoun": pronoun, "occupation": "nurse", "participant": "patient", "gender": gender, "target": "nurse",
          "label": answer}
         for answer in (0, 1) for gender, pronoun in (("male", "he"), ("female", "she"), ("neutral", "they"))
     ]
@@ -180,10 +180,22 @@ def _bbq(i):
 
 
 HUB["bbq_age"] = {"test": [_bbq(i) for i in range(4)]}
-for _language, _text in (("en", "The mill is old"), ("zh", "磨坊很旧")):
+XNLI = ("ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh")
+PAWSX = ("de", "en", "es", "fr", "ja", "ko", "zh")
+_OTHERS = {
+    "zh": "磨坊很旧",
+    "ja": "水車は古い",
+    "ko": "물레방아는 낡았다",
+    "ru": "Мельница стара",
+    "ar": "الطاحونة قديمة",
+}
+for _language in XNLI:
+    _text = _OTHERS.get(_language, "The mill is old")
     HUB[f"xnli_{_language}"] = _rows(
         lambda s, i, text=_text: {"premise": f"{text} {s} {i}.", "hypothesis": f"{text}?"}, [0, 1, 2]
     )
+for _language in PAWSX:
+    _text = _OTHERS.get(_language, "The mill is old")
     HUB[f"pawsx_{_language}"] = _rows(
         lambda s, i, text=_text: {
             "id": i,
@@ -382,11 +394,11 @@ def _languages(folder):
     for split, hub in (("test", "test"), ("dev", "shots")):
         rows = [
             [code, MNLI[row["label"]], row["premise"], row["hypothesis"]]
-            for pair in zip(*(HUB[f"xnli_{code}"][hub] for code in ("en", "zh")), strict=True)
-            for code, row in zip(("en", "zh"), pair, strict=True)
+            for pair in zip(*(HUB[f"xnli_{code}"][hub] for code in XNLI), strict=True)
+            for code, row in zip(XNLI, pair, strict=True)
         ]
         _tsv(folder / f"xnli/xnli.{split}.tsv", ["language", "gold_label", "sentence1", "sentence2"], rows)
-        for code in ("en", "zh"):
+        for code in PAWSX:
             rows = [[r["id"], r["sentence1"], r["sentence2"], r["label"]] for r in HUB[f"pawsx_{code}"][hub]]
             _tsv(folder / f"x-final/{code}/{split}_2k.tsv", ["id", "sentence1", "sentence2", "label"], rows)
 
