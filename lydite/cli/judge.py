@@ -65,11 +65,7 @@ def _options(metric: str, pairs: list[str]) -> dict[str, Any]:
     if metric not in OPTIONS:
         raise UserError(f"unknown --metric {metric!r}; there are {' and '.join(OPTIONS)}")
     settings = parse_set(pairs)
-    given = {
-        **settings["model"],
-        **settings["decoding"],
-        **{key: settings[key] for key in settings.keys() - {"model", "decoding"}},
-    }
+    given: dict[str, Any] = {**settings.pop("model"), **settings.pop("decoding"), **settings}
     for key, value in given.items():
         kind = OPTIONS[metric].get(key)
         if kind is None:

@@ -36,7 +36,7 @@ class TokenVectors(Protocol):
 class BertScore:
     """The scorer for an encoder."""
 
-    metrics = METRICS
+    metrics: tuple[Metric, ...] = METRICS
 
     def __init__(self, encoder: TokenVectors) -> None:
         self.encoder = encoder

@@ -20,7 +20,7 @@ class Comet:
     """The scorer for a COMET model: a name that the package knows, or the path of a .ckpt file. Of several references the
     best score counts. Raises ModelError where the package is missing or the model cannot be loaded."""
 
-    metrics = (Metric(name="comet"),)
+    metrics: tuple[Metric, ...] = (Metric(name="comet"),)
 
     def __init__(self, model: str = DEFAULT, *, batch_size: int = 8) -> None:
         if importlib.util.find_spec("comet") is None:
