@@ -119,6 +119,44 @@ def test_words_by_language():
     assert words_of("hi")("हिन्दी भाषा") == ["हिन्दी", "भाषा"]
 
 
+OTHERS = {
+    "zh": ("今天天气很好，我们去了北京。", "今天 天气不好，我们没去 NBA 3 场。"),
+    "ja": ("東京タワーへ行きました。", "東京の塔へ行った。"),
+    "th": ("แมวดำนอนอยู่บนเก้าอี้", "แมวขาวนอนบนโต๊ะ"),
+    "ar": ("كِتَابٌ جديد على الطاولة", "كتاب قديم على الطاولة"),
+    "ru": ("Привет, мир! Новый дом стоит.", "Старый дом стоит у реки, привет."),
+}
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_the_package_with_words_of_other_languages(language):
+    """rouge-score counts what it is given: with our words for a language its numbers are ours, with its own they are 0."""
+    scorer = pytest.importorskip("rouge_score.rouge_scorer")
+    answer, target = OTHERS[language]
+
+    class Words:
+        def tokenize(self, text):
+            return words_of(language)(text)
+
+    theirs = scorer.RougeScorer(list(TYPES), tokenizer=Words()).score(target, answer)
+    ours = rouge(answer, [target], language=language)
+    assert {name: one.f1 for name, one in ours.items()} == pytest.approx(
+        {name: one.fmeasure for name, one in theirs.items()}, abs=1e-9
+    )
+    assert ours["rouge1"].f1 > 0.3
+    if language not in ("zh",):  # which has 3 and NBA in one of the two
+        assert scorer.RougeScorer(["rouge1"]).score(target, answer)["rouge1"].fmeasure == 0
+
+
+@pytest.mark.parametrize("text", [text for pair in OTHERS.values() for text in pair] + ["A1 磨坊很旧。It's 3.5万！"])
+def test_chinese_characters_are_cut_as_sacrebleu_cuts_them(text):
+    from sacrebleu.tokenizers.tokenizer_zh import TokenizerZh
+
+    ours = [word for word in words_of("zh")(text) if len(word) == 1 and "\u4e00" <= word <= "\u9fff"]
+    theirs = [word for word in TokenizerZh()(text).split() if len(word) == 1 and "\u4e00" <= word <= "\u9fff"]
+    assert ours == theirs
+
+
 def test_refusals_and_signature():
     with pytest.raises(ValueError, match="Porter"):
         rouge("a", ["a"], language="de", stem=True)

@@ -1,4 +1,9 @@
-"""Several processes, one run: the same numbers as of one process, and a clear end where one of them is killed."""
+"""Several processes, one run: the same numbers as of one process, and a clear end where one of them is killed.
+
+Most tests start the processes themselves, as torchrun would; the last ones start torchrun. No process group is made, of gloo
+or another kind, because nothing in an evaluation is collective: the processes talk through the store that such a group
+would be made with (docs/many-processes.md says why).
+"""
 
 import json
 import multiprocessing
@@ -7,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -40,6 +46,7 @@ prompt = "{{question}}"
 gold = "{{choices[0]}}"
 max_new_tokens = 6
 """
+TOP = Path(__file__).parents[2]
 PATIENCE = 120
 """Seconds until a process that should have ended counts as stuck; a limit, not a measurement."""
 
@@ -227,6 +234,34 @@ def test_each_process_takes_its_own_cuda_device(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(ModelError, match="there are 2 CUDA devices"):
         own_device("cuda")
+
+
+# ----------------------------------------------------------------------------------------- torchrun
+
+
+def torchrun(folder, module, out, fault=""):
+    """`torchrun --nproc-per-node 2 -m MODULE evaluate ...`: its exit code and our lines."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port())]
+    command += ["-m", module, "evaluate", "tiny", "--tasks", "coin.toml", "--out", out]
+    environment = os.environ | {"LYDITE_TEST_FAULT": fault, "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(TOP), environment.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=2 * PATIENCE
+    )
+    return done.returncode, [line for line in done.stderr.splitlines() if line.startswith("lydite: ")]
+
+
+@pytest.mark.slow
+def test_torchrun_with_a_killed_process_and_the_same_command_again(server, folder):
+    if not (folder / "one").exists():
+        assert run(server, folder, "one", size=1) == [0]
+    code, lines = torchrun(folder, "tests.models.under_torchrun", "torn_by_torchrun", "1:die before answers")
+    assert code != 0
+    [line] = lines  # whoever notices first, the leader or torchrun, which tells it to end
+    assert "the same command continues" in line
+    assert 0 < len(samples(folder, "torn_by_torchrun")) < 24
+    assert torchrun(folder, "lydite", "torn_by_torchrun") == (0, [])
+    assert_same(folder, "one", "torn_by_torchrun")
 
 
 # ----------------------------------------------------------------------------------------- messages
