@@ -1,8 +1,7 @@
 """The hub's route through the real `datasets` library: rows that went through its Parquet files and types give the samples
 that the original files give. Skipped where the library is not installed; nothing is fetched."""
 
-import sys
-import types
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,32 +11,27 @@ from tests.tasks.layouts_text import make_texts
 from tests.tasks.understanding import make_understanding
 
 datasets = pytest.importorskip("datasets")
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 pytestmark = pytest.mark.slow
 
 UNDERSTANDING = [name for name in understanding.HUB if name != "glue_ax"]
 
 
-class Library(types.ModuleType):
-    """`load_dataset` over a Parquet file that is written from the rows of `self.rows`, by split."""
-
-    def load_dataset(self, repository, configuration, *, split, revision):
-        import pyarrow
-        from pyarrow import parquet
-
-        path = self.folder / f"{split}.parquet"
-        parquet.write_table(pyarrow.Table.from_pylist(self.rows(split)), path)
-        cache = str(self.folder / "cache")
-        return datasets.load_dataset("parquet", data_files={split: str(path)}, split=split, cache_dir=cache)
-
-
 @pytest.fixture
 def library(tmp_path, monkeypatch):
+    """The library, whose `load_dataset` reads a Parquet file that is written from the rows of `rows`, by split."""
+    real = datasets.load_dataset
+    found = SimpleNamespace(rows=None)
+
+    def load_dataset(repository, configuration, *, split, revision):
+        path = tmp_path / f"{split}.parquet"
+        parquet.write_table(pyarrow.Table.from_pylist(found.rows(split)), path)
+        return real("parquet", data_files={split: str(path)}, split=split, cache_dir=str(tmp_path / "cache"))
+
     monkeypatch.delenv("LYDITE_DATA", raising=False)
-    stand_in = Library("datasets")
-    stand_in.folder = tmp_path
-    monkeypatch.setitem(sys.modules, "datasets", stand_in)
-    monkeypatch.setattr("lydite.tasks.sources.hub_is_possible", lambda: True)
-    return stand_in
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return found
 
 
 @pytest.fixture(scope="module")
