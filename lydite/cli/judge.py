@@ -70,7 +70,8 @@ def _options(metric: str, pairs: list[str]) -> dict[str, Any]:
         kind = OPTIONS[metric].get(key)
         if kind is None:
             raise UserError(f"unknown --set {key} for {metric}; known: {', '.join(OPTIONS[metric])}")
-        if type(value) is not kind:
+        given_kind = type(value)
+        if given_kind is not kind:
             raise UserError(f"--set {key}={value} is not {'a whole number' if kind is int else 'a text'}")
         if key == "batch_size" and value < 1:
             raise UserError(f"--set batch_size={value} is less than 1")
