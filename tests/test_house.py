@@ -18,7 +18,7 @@ ALLOWED = {
     "stats": {"types"},
     "metrics": {"types"},
     "runs": {"types", "errors"},
-    "report": {"types", "errors", "stats", "runs"},
+    "report": {"types", "errors", "stats", "runs", "data"},  # data: the records of a comparison of tokenizers
     "data": {"types", "errors"},
     "engine": {"types", "errors", "data"},
     "models": {"types", "errors", "engine", "data"},

@@ -30,16 +30,17 @@ def commands(path):
     return [words[1:] for words in (shlex.split(line, comments=True) for line in lines) if words[:1] == ["lydite"]]
 
 
-def parameters(verb):
-    command = typer.main.get_command(make_app([verb]))
-    return command.commands[verb].params
+def parameters(words):
+    """Of the verb that a command line names; `lydite tokenizer train` is one of a group."""
+    command = typer.main.get_command(make_app(words)).commands[words[0]]
+    return getattr(command, "commands", {}).get(words[1], command).params if len(words) > 1 else command.params
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_every_command_has_a_known_verb_and_known_flags(path):
     for words in commands(path):
         assert words[0] in VERBS, words
-        known = {flag for parameter in parameters(words[0]) for flag in parameter.opts}
+        known = {flag for parameter in parameters(words) for flag in parameter.opts}
         for word in words[1:]:
             if word.startswith("-") and word != "-":
                 assert word.split("=")[0] in known, f"lydite {shlex.join(words)}: no {word}"

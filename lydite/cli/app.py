@@ -29,10 +29,12 @@ VERBS = {
     "tasks": "List tasks, or show one with a rendered prompt.",
     "models": "List the catalogue of models, fetch or remove one.",
     "bench": "Measure how fast a model answers on this machine.",
+    "tokenizer": "Train a tokenizer, or compare tokenizers on texts.",
+    "plan": "Say what a training run needs: parameters, operations, memory, time.",
     "generate": "Let a model write: on the screen, in a conversation, from file to file.",
     "serve": "Serve a model to other programs through the OpenAI protocol.",
 }
-"""Verb to its line of help. `lydite.cli.<verb>` holds the function of the same name."""
+"""Verb to its line of help. `lydite.cli.<verb>` holds the function, or the group of verbs, of the same name."""
 
 # typer carries its own copy of click since 0.2x; the base of its usage errors is reached through a public one.
 UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
@@ -61,6 +63,9 @@ def make_app(arguments: Sequence[str]) -> typer.Typer:
     asked = next((word for word in arguments if not word.startswith("-")), "")
     for verb, help_line in VERBS.items():
         function = getattr(import_module(f"lydite.cli.{verb}"), verb) if verb == asked else _stub
+        if isinstance(function, typer.Typer):
+            app.add_typer(function, name=verb, short_help=help_line)
+            continue
         app.command(verb, short_help=help_line, help=None if verb == asked else help_line)(function)
     return app
 
