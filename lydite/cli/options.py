@@ -68,7 +68,7 @@ def parse_set(pairs: list[str]) -> dict[str, Any]:
         key = key.strip()
         if not equals or not key:
             raise UserError(f"--set {pair!r} is not KEY=VALUE")
-        value = text.strip() if key == "regex" else _value(text.strip())
+        value = text.strip() if key == "regex" else value_of(text.strip())
         if key == "shots_by":
             if value not in ("first_n", "task", "sample"):
                 raise UserError(f"--set shots_by is first_n, task or sample, not {text!r}")
@@ -90,7 +90,7 @@ def _check_decoding(options: dict[str, Any]) -> None:
         raise UserError(f"--set: {error}") from error
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
     """JSON where it is JSON (numbers, true, lists), else the text itself."""
     try:
         return json.loads(text, parse_constant=lambda name: name)

@@ -8,7 +8,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from lydite.cli.options import _value as value_of
+from lydite.cli.options import value_of
 from lydite.errors import UserError
 from lydite.report.grid import print_grid
 from lydite.report.text import one_line
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def plan(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML with [model], [data] and [training].")],
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="[RECIPE]", help="TOML with [model], [data] and [training].")
+    ] = None,
     machine: Annotated[
         Path | None,
         typer.Option("--machine", help="TOML with devices, memory, peak, bandwidth. Default: this machine."),
@@ -38,9 +40,12 @@ def plan(
 ) -> int:
     """Say what a training run needs: parameters, operations, memory of a device, time, and what scaling laws say.
 
-    `lydite plan recipe.toml --machine cluster.toml --utilisation 0.4`
+    `lydite plan recipe.toml --machine cluster.toml --utilisation 0.4`. Without a recipe, --set says all of it.
     """
+    if recipe is None and not set_:
+        raise UserError("name a recipe, or say it by --set model.family=gpt2 --set training.batch=16 ...")
     found = read_recipe(recipe, _changes(set_))
+    folder = recipe.parent if recipe is not None else Path()
     if measure and (machine is not None or utilisation is not None):
         raise UserError("--measure is for this machine; leave out --machine and --utilisation")
     console = Console(stderr=True, quiet=json_ or not sys.stderr.isatty())
@@ -50,10 +55,10 @@ def plan(
         where = read_machine(machine) if machine is not None else _here(found)
         if utilisation is not None:
             where = msgspec.structs.replace(where, utilisation=utilisation)
-        done = make_plan(found, where, folder=recipe.parent)
+        done = make_plan(found, where, folder=folder)
         if measure:
             console.status("measuring")
-            done = _measured(done, found, where, recipe.parent)
+            done = _measured(done, found, where, folder)
     if json_:
         sys.stdout.write(encode(done).decode() + "\n")
     else:
@@ -62,9 +67,11 @@ def plan(
 
 
 def _here(recipe: Recipe) -> Machine:
-    from lydite.training.plan.machine import this_machine
+    from lydite.engine.machine import this_machine
 
-    return this_machine(recipe.training.dtype)
+    dtype = recipe.training.dtype
+    found = this_machine(dtype)
+    return Machine(name=found.name, devices=found.devices, memory=found.memory, peak={dtype: found.peak})
 
 
 def _measured(done: "Plan", recipe: Recipe, machine: Machine, folder: Path) -> "Plan":
@@ -112,23 +119,25 @@ def _print(done: "Plan") -> None:
     guess = "assumed" if done.is_assumed else "given"
     peak = machine.peak.get(training.dtype)
     if done.seconds is not None and peak and done.tokens_per_second:
-        what = f"{done.tokens_per_second:,.0f} tokens/s: {machine.devices} x {short(peak)}FLOP/s at {100 * done.utilisation:.0f}% ({guess})"
+        what = f"{done.tokens_per_second:,.0f} tokens/s: {machine.devices} x {peak / 1e12:,.3g} TFLOP/s at {100 * done.utilisation:.0f}% ({guess})"
         rows.append(["time", duration(done.seconds), what])
     if done.seconds_sending:
         rows.append(["sending", duration(done.seconds_sending), "between devices, if nothing of it is hidden"])
     for title, value, note in rows:
         console.print(f"{title:<11} {value:>13}  {note}")
     console.print()
-    grid = [["the same operations, best spent", "parameters", "tokens", "tokens a parameter", "note"]]
+    grid = [["the same operations, best spent", "parameters", "tokens", "ratio"]]
     for law in done.optima:
-        ratio = f"{law.tokens / law.parameters:.1f}"
-        grid.append([law.law, short(law.parameters), short(law.tokens), ratio, law.note])
-    grid.append(["this run", short(shape.parameters), short(done.tokens), f"{done.tokens / shape.parameters:.1f}", ""])
-    print_grid(grid, names=1, right=grid[0][1:4])
+        grid.append([law.law, short(law.parameters), short(law.tokens), f"{law.tokens / law.parameters:,.1f}"])
+    grid.append(["this run", short(shape.parameters), short(done.tokens), f"{done.tokens / shape.parameters:,.1f}"])
+    print_grid(grid, names=1, right=grid[0][1:])
+    for note in dict.fromkeys(law.note for law in done.optima if law.note):
+        laws = [law.law for law in done.optima if law.note == note]
+        console.print(f"note: {', '.join(laws)}: {note}")
     if done.data is not None:
         data = done.data
         console.print(
-            f"data: {short(data.unique_tokens)} tokens, {data.epochs:.2f} epochs, worth {short(data.effective_tokens)} fresh "
+            f"data: {short(data.unique_tokens)} different tokens, {data.epochs:.2f} epochs, worth {short(data.effective_tokens)} fresh "
             f"ones (Muennighoff 2023)"
         )
     for note in done.notes:

@@ -75,8 +75,9 @@ def tokenizer_compare(
 def load_tokenizer(spec: str, *, trust_remote_code: bool = False) -> Any:
     """A transformers tokenizer: a folder as it stands, the tokenizer of a model that Lydite knows, or of the hub."""
     from lydite.models.catalogue import catalogue
-    from lydite.models.sources import PREFIX, find_checkpoint
+    from lydite.models.sources import find_checkpoint
     from lydite.models.tokenizers import read_tokenizer
+    from lydite.models.wheels import PREFIX
 
     folder = Path(spec).expanduser()
     if not folder.is_dir() and (spec in catalogue() or spec.startswith(PREFIX) or spec.lower().endswith(".gguf")):

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from lydite.data.files import check_file
 from lydite.data.tokenizers.families import family_named
-from lydite.data.tokenizers.settings import DEFAULT_FAMILY, TokenizerSettings
+from lydite.data.tokenizers.settings import DEFAULT_FAMILY, KINDS, TokenizerSettings
 from lydite.data.tokenizers.texts import read_texts
 from lydite.data.tokenizers.train import TrainedTokenizer, check_folder, save_tokenizer, train_tokenizer
 from lydite.errors import UserError
@@ -66,6 +66,8 @@ def tokenizer_train(
         "lowercase": lowercase,
         "multiple_of": multiple_of,
     }
+    if kind and kind not in KINDS:
+        raise UserError(f"--kind {kind!r} is not known; choose one of {', '.join(KINDS)}")
     settings = _settings(given, set_)
     settings.described()
     for path in files:

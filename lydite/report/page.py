@@ -106,10 +106,11 @@ def render(out: Path, digests: Sequence[Digest]) -> str:
         "policy": policy(script),
         "data": embed({"models": [text.one_line(model) for model in models], "tasks": browser}),
     }
-    return _environment().get_template("page.html").render(context)
+    return environment().get_template("page.html").render(context)
 
 
-def _environment() -> SandboxedEnvironment:
+def environment() -> SandboxedEnvironment:
+    """Where templates are found: whatever they are given is escaped."""
     environment = SandboxedEnvironment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

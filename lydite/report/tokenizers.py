@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import FileSystemLoader, StrictUndefined
-from jinja2.sandbox import SandboxedEnvironment
-
 import lydite
 from lydite.data.tokenizers.compare import Comparison, TextCounts
 from lydite.report import text
+from lydite.report.page import environment
 from lydite.report.plots import MARKERS, WIDTH
 from lydite.report.svg import MUTED, NUM_COLORS, RULE, drawing, model_color
 from lydite.runs import write_bytes
@@ -33,9 +31,6 @@ def write_page(found: Comparison, path: Path) -> None:
 def render(found: Comparison) -> str:
     """The page as text."""
     names = [text.one_line(row.name) for row in found.rows]
-    environment = SandboxedEnvironment(
-        loader=FileSystemLoader(HERE), undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
     by_words = [place for place, count in enumerate(found.rows[0].counts) if count.unit == "word"]
     by_characters = [place for place in range(len(found.rows[0].counts)) if place not in by_words]
     panels = [
@@ -69,7 +64,7 @@ def render(found: Comparison) -> str:
             if c.broken
         ],
     }
-    return environment.get_template("tokenizers.html").render(context)
+    return environment().get_template("tokenizers.html").render(context)
 
 
 def _facts(row: Any) -> dict[str, str]:

@@ -66,10 +66,10 @@ def count_characters(
 
 
 def _cost(character: str, settings: TokenizerSettings) -> int:
-    """Tokens that a character takes: in bytes those on the way to it, in WordPiece one for beginnings and one for the rest
-    of words."""
+    """Tokens that a character takes: in bytes itself (a beginning of its bytes is shared with sixty others) or what is there
+    already, in WordPiece one for beginnings and one for the rest of words."""
     if settings.kind == "bpe":
-        return len(character.encode("utf-8", "replace")) - 1
+        return 0 if character.isascii() else 1 if character <= "\uffff" else 2
     if settings.kind == "wordpiece":
         return 1 + continues(character)
     return 1

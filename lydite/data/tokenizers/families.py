@@ -87,7 +87,7 @@ FAMILIES: dict[str, Family] = {
         roles={"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"},
         single="<s>:0 $A:0",
         pair="<s>:0 $A:0 <s>:1 $B:1",
-        config=_PLAIN_INPUTS,
+        config=_PLAIN_INPUTS | {"padding_side": "left"},
     ),
     "bert": _BERT,
     "electra": _BERT,
@@ -125,7 +125,7 @@ FAMILIES: dict[str, Family] = {
         single="$A:0 <sep>:0 <cls>:2",
         pair="$A:0 <sep>:0 $B:1 <sep>:1 <cls>:2",
         lossy_spaces=True,
-        config=_ENCODER_INPUTS | {"padding_side": "left", "pad_token_type_id": 3},
+        config=_ENCODER_INPUTS | {"padding_side": "left"},
     ),
     "t5": Family(
         kind="unigram",

@@ -78,7 +78,9 @@ def unigram(texts: Iterator[str], settings: TokenizerSettings, family: Family, a
     unknown = unknown_token(settings, family)
     trained = Tokenizer(models.Unigram())
     trained.pre_tokenizer = pieces.unigram_splitter(family.lossy_spaces)
-    _normalize(trained, settings)
+    normalizer = pieces.unigram_normalizer(settings.form, settings.lowercase, family.lossy_spaces)
+    if normalizer is not None:
+        trained.normalizer = normalizer
     trainer = trainers.UnigramTrainer(
         vocab_size=settings.num_pieces(family) + 1,  # its token for the unknown is put among ours
         unk_token=unknown,
@@ -92,7 +94,8 @@ def unigram(texts: Iterator[str], settings: TokenizerSettings, family: Family, a
     tokenizer = Tokenizer(models.Unigram(scored, unk_id=names.index(unknown), byte_fallback=settings.has_bytes))
     tokenizer.pre_tokenizer = pieces.unigram_splitter(family.lossy_spaces)
     tokenizer.decoder = pieces.unigram_decoder(settings.has_bytes)
-    _normalize(tokenizer, settings)
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
     return tokenizer
 
 

@@ -12,7 +12,7 @@ from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 
 Kind = Literal["bpe", "wordpiece", "unigram", "characters"]
 Normalization = Literal["none", "nfc", "nfkc"]
-MAX_RUN = 8
+MAX_RUN = 16
 """Most Chinese characters in one piece of byte-level BPE."""
 _HAN = r"\p{Han}"
 PATTERN = (
@@ -58,22 +58,39 @@ def normalizer(form: Normalization, lowercase: bool) -> normalizers.Normalizer |
     return normalizers.Sequence(steps) if steps else None
 
 
+def unigram_normalizer(form: Normalization, lowercase: bool, lossy_spaces: bool) -> normalizers.Normalizer | None:
+    """`normalizer`, and where white space is kept, one "▁" before the text and one for each space. (Metaspace would
+    put none before a text that begins with a space, and that space would be lost.)"""
+    first = normalizer(form, lowercase)
+    if lossy_spaces:
+        return first
+    steps = [normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)]
+    return normalizers.Sequence([first, *steps] if first is not None else steps)
+
+
 def unigram_splitter(lossy_spaces: bool) -> pre_tokenizers.PreTokenizer:
     """SentencePiece's cut at spaces, which go to the word after them as "▁"; Chinese runs and punctuation apart.
 
     `lossy_spaces`: any white space is one space, as the families of SentencePiece have it. Otherwise all of it stays.
     """
-    steps = [pre_tokenizers.WhitespaceSplit()] if lossy_spaces else []
-    steps.append(pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="always" if lossy_spaces else "first"))
-    if not lossy_spaces:
-        steps.append(pre_tokenizers.Split(Regex(r"[\r\n]+"), "isolated"))
+    steps: list[pre_tokenizers.PreTokenizer]
+    if lossy_spaces:
+        steps = [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="always"),
+        ]
+    else:
+        steps = [
+            pre_tokenizers.Split(_SPACE, "merged_with_next"),
+            pre_tokenizers.Split(Regex(r"[\r\n]+"), "isolated"),
+        ]
     cuts = rf"[{_WIDE}]|{_HAN}+|{_BYTE_LOOKALIKE}"
     return pre_tokenizers.Sequence([*steps, pre_tokenizers.Split(Regex(cuts), "isolated")])
 
 
 def unigram_decoder(byte_fallback: bool) -> decoders.Decoder:
     """ "▁" to spaces but for the first; byte tokens to the characters that they spell."""
-    steps = [decoders.Replace(_SPACE, " ")]
+    steps: list[decoders.Decoder] = [decoders.Replace(_SPACE, " ")]
     if byte_fallback:
         steps.append(decoders.ByteFallback())
     return decoders.Sequence([*steps, decoders.Fuse(), decoders.Strip(" ", 1, 0)])

@@ -5,10 +5,9 @@ before them.
 """
 
 import gzip
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
@@ -91,7 +90,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[IO[bytes]]:
+def _open(path: Path) -> Iterator[Iterable[bytes]]:
     check_file(path)
     if path.suffix == ".gz":
         with gzip.open(path, "rb") as file:

@@ -49,7 +49,7 @@ class Parametric:
 
     def loss(self, parameters: float, tokens: float) -> float:
         """Nats a token."""
-        return self.e + self.a / parameters**self.alpha + self.b / tokens**self.beta
+        return float(self.e + self.a / parameters**self.alpha + self.b / tokens**self.beta)
 
     def optimum(self, operations: float) -> tuple[float, float]:
         """(N, D) of the lowest loss with C = 6 N D (equation 4): N = G (C/6)^(beta/(alpha+beta)), D = (C/6)^(alpha/(alpha+beta)) / G,
@@ -61,15 +61,15 @@ class Parametric:
 
     def tokens_for(self, parameters: float) -> float:
         """D for which N is the optimum: alpha A / N^alpha = beta B / D^beta."""
-        return (self.beta * self.b * parameters**self.alpha / (self.alpha * self.a)) ** (1 / self.beta)
+        return float((self.beta * self.b * parameters**self.alpha / (self.alpha * self.a)) ** (1 / self.beta))
 
     def parameters_for(self, tokens: float) -> float:
         """N for which D is the optimum."""
-        return (self.alpha * self.a * tokens**self.beta / (self.beta * self.b)) ** (1 / self.alpha)
+        return float((self.alpha * self.a * tokens**self.beta / (self.beta * self.b)) ** (1 / self.alpha))
 
 
 HOFFMANN_3 = Parametric("Hoffmann 2022, approach 3", 1.69, 406.4, 410.7, 0.34, 0.28)
-"""Constants as printed (two decimals of the exponents: the optimum of a large budget moves by half with the third)."""
+"""Constants as printed. The exponents are rounded, which alone moves the optimum of a large budget (Besiroglu et al. 2024)."""
 BESIROGLU = Parametric("Besiroglu 2024", 1.8172, 482.01, 2085.43, 0.3478, 0.3658)
 MUENNIGHOFF = Parametric("Muennighoff 2023", 1.87, 521.0, 1488.0, 0.353, 0.353)
 R_DATA, R_PARAMETERS = 15.39, 5.31

@@ -58,6 +58,12 @@ class Pass(Record, frozen=True, kw_only=True):
     """What is kept for the backward pass, weights left out; under autocast their copies are among it."""
 
 
+class NoHead(nn.Identity):
+    """Stands in for an output head, so that a model hands out the states that the head would multiply."""
+
+    bias = None
+
+
 def make_config(recipe: Recipe, folder: Path) -> Any:
     """The configuration of [model]: a config.json, or a family with its own keys. Raises UserError."""
     model = dict(recipe.model)
@@ -166,7 +172,7 @@ def _run(config: Any, objective: str, training: Training, micro_batch: int, *, a
     with FakeTensorMode(), _quiet():
         model = make_network(config, objective, attention=attention)
         model.train()
-        model.set_output_embeddings(nn.Identity())
+        model.set_output_embeddings(NoHead())
         for name, buffer in list(model.named_buffers()):
             if name == "final_logits_bias":  # BART adds it to what would be logits
                 model.final_logits_bias = buffer[:, :1]

@@ -117,7 +117,7 @@ def make_plan(recipe: Recipe, machine: Machine, *, folder: Path = Path()) -> Pla
         notes.append(
             "the network could not be run without data: operations are the formula's, activations are not known"
         )
-    tokens = training.batch * positions * (training.steps or 0)
+    tokens = training.batch * positions * (training.steps or 1)
     operations = 3.0 * forward * tokens
     utilisation = machine.utilisation or ASSUMED_UTILISATION
     peak = machine.peak.get(training.dtype)
@@ -219,7 +219,7 @@ def _sending(shape: Shape, training: Training, machine: Machine) -> float | None
         return None
     times = 3 if training.parallel == "fsdp" else 2
     a_step = times * (machine.devices - 1) / machine.devices * _FLOAT * shape.parameters / machine.bandwidth
-    return a_step * (training.steps or 0)
+    return a_step * (training.steps or 1)
 
 
 def _data(recipe: Recipe, shape: Shape, tokens: int) -> Data | None:

@@ -42,6 +42,7 @@ class Training(Record, frozen=True, kw_only=True):
     batch: int
     """Sequences a step, over all devices and micro-batches."""
     steps: int | None = None
+    """None: one step is planned."""
     sequence_length: int
     """Tokens of a sequence; of an encoder and decoder, those of the encoder."""
     target_length: int | None = None
@@ -100,9 +101,11 @@ class Machine(Record, frozen=True, kw_only=True):
             raise ValueError("utilisation is a share above 0 and at most 1")
 
 
-def read_recipe(path: Path, changes: dict[str, Any] | None = None) -> Recipe:
-    """A recipe; `changes` are values by dotted key (training.batch) that stand before the file's. Raises UserError."""
-    raw = _read(path)
+def read_recipe(path: Path | None, changes: dict[str, Any] | None = None) -> Recipe:
+    """A recipe; `changes` are values by dotted key (training.batch) that stand before the file's, or without a file are all
+    there is. Raises UserError."""
+    raw = _read(path) if path is not None else {}
+    path = path or Path("the recipe")
     for key, value in (changes or {}).items():
         table, dot, name = key.partition(".")
         if not dot or table not in ("model", "data", "training"):
