@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from lydite.data.files import check_file
 from lydite.data.tokenizers.compare import Comparison, TextCounts, compare_tokenizer
@@ -110,13 +111,12 @@ def _names(specs: list[str]) -> list[str]:
 def _print(found: Comparison, out: Path | None) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     titles = ["bytes/token", "chars/token", "fertility", "unknown", "round trip"]
-    grid = [["text", "tokenizer", *titles]]
     for place, count in enumerate(found.rows[0].counts):
-        head = f"{one_line(count.text)} ({count.num_texts:,} texts, tokens a {count.unit})"
-        for number, row in enumerate(found.rows):
-            grid.append([head if number == 0 else "", one_line(row.name), *_cells(row.counts[place])])
-    print_grid(grid, names=2, right=titles)
-    console.print()
+        size = f"{count.num_texts:,} texts, {count.num_characters:,} characters; fertility: tokens a {count.unit}"
+        console.print(Text(f"{one_line(count.text)} ", style="bold") + Text(size, style="not bold"))
+        rows = [[one_line(row.name), *_cells(row.counts[place])] for row in found.rows]
+        print_grid([["tokenizer", *titles], *rows], names=1, right=titles)
+        console.print()
     grid = [["tokenizer", "model", "vocabulary", "used", "speed"]]
     for row in found.rows:
         used = f"{100 * row.num_used / row.vocab_size:.1f}%"

@@ -110,7 +110,7 @@ def _panel(found: Comparison, title: str, note: str, value: Value, places: Seque
     values = [[value(row.counts[place]) for row in found.rows] for place in places]
 
     def draw(figure: "Figure") -> None:
-        axes = figure.add_axes((6 / WIDTH, 22 / (height + 30), (WIDTH - 60) / WIDTH, height / (height + 30)))
+        axes = figure.add_axes((14 / WIDTH, 22 / (height + 30), (WIDTH - 64) / WIDTH, height / (height + 30)))
         axes.patch.set_visible(False)
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)

@@ -23,7 +23,7 @@ def texts(tmp_path):
 
 
 def test_train_and_compare(texts, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "80")
     files = [texts / "en.txt", texts / "zh.txt"]
     code, out, _ = run(capsys, "train", *files, "--out", texts / "bpe", "--vocab-size", 600)
     assert code == 0
@@ -38,7 +38,7 @@ def test_train_and_compare(texts, capsys, monkeypatch):
     )
     assert code == 0
     assert "tokens a character" in out
-    assert all(len(line) <= 100 for line in out.splitlines()[:12])
+    assert all(len(line) <= 80 for line in out.splitlines()[:12])
     assert "came back as" in out
     found = json.loads((texts / "out" / "comparison.json").read_text())
     assert [row["name"] for row in found["rows"]] == ["bpe", "bert"]
