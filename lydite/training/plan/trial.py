@@ -1,7 +1,6 @@
 """A few real training steps on this machine: the utilisation that a plan would otherwise assume.
 
-The loop is the plainest there is: AdamW, random token ids, loss over labelled positions in chunks of rows as the training loop
-has it. It holds the whole model, so it is for what fits.
+The loop is the plainest there is: AdamW, random token ids, and the training loop's loss over labelled positions. It holds the whole model, so it is for what fits.
 """
 
 import resource
@@ -10,16 +9,12 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy, linear
 
+from lydite.training.loss import vocab_loss
 from lydite.training.plan.network import NoHead, autocast, make_config, make_network, objective_of
 from lydite.training.plan.plan import LABELLED_WHEN_MASKED
 from lydite.training.plan.recipe import Recipe
 from lydite.types import Record
-
-CHUNK_ROWS = 512
-"""As in the training loop's loss."""
 
 
 class Trial(Record, frozen=True, kw_only=True):
@@ -59,21 +54,11 @@ def try_steps(recipe: Recipe, *, steps: int = 3, folder: Path = Path()) -> Trial
         with autocast("cpu", getattr(torch, training.dtype)):
             states = model(**inputs).logits.flatten(0, 1)
             picked = torch.randperm(len(states), generator=generator)[: round(share * len(states))].sort().values
-            _backward(states[picked], weight, bias, ids[-1].flatten()[picked])
+            loss = vocab_loss(states[picked], weight, bias, ids[-1].flatten()[picked]) / len(picked)
+        torch.autograd.backward([loss])
         optimizer.step()
         optimizer.zero_grad()
         seconds.append(time.perf_counter() - start)
     speed = micro * sum(lengths) / sorted(seconds[1:])[steps // 2]
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return Trial(tokens_per_second=speed, peak_memory=size, steps=steps)
-
-
-def _backward(states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> None:
-    """The gradients of the mean loss, a chunk of rows at a time, so that the logits never stand in memory as a whole."""
-    leaf = states.detach().requires_grad_()
-    for start in range(0, len(labels), CHUNK_ROWS):
-        rows = slice(start, start + CHUNK_ROWS)
-        loss = cross_entropy(linear(leaf[rows], weight, bias).float(), labels[rows], reduction="sum")
-        torch.autograd.backward([loss / len(labels)])
-    assert leaf.grad is not None
-    torch.autograd.backward([states], [leaf.grad])
