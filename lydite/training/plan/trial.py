@@ -1,6 +1,7 @@
 """A few real training steps on this machine: the utilisation that a plan would otherwise assume.
 
-The loop is the plainest there is: AdamW, random token ids, and the training loop's loss over labelled positions. It holds the whole model, so it is for what fits.
+The loop is the plainest there is: AdamW, random token ids, and the training loop's loss over labelled positions. It holds the
+whole model, so it is for what fits.
 """
 
 import resource
