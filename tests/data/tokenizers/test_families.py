@@ -1,6 +1,7 @@
 """Saved folders behave as the family's own tokenizer class of transformers does, given the same vocabulary."""
 
 import json
+import shutil
 
 import pytest
 from transformers import (
@@ -121,8 +122,7 @@ def test_masks_take_the_space_before_them(folders):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_model_beside_it_changes_nothing(folders, tmp_path, name):
     """AutoTokenizer looks at config.json too, and would take another class for some models."""
-    given = TokenizerSettings(kind=FAMILIES[name].kind, family=name, vocab_size=700)
-    save_tokenizer(train_tokenizer(lambda: ENGLISH + CHINESE, given), tmp_path / "x")
+    shutil.copytree(folders / name, tmp_path / "x")
     (tmp_path / "x" / "config.json").write_text(json.dumps({"model_type": name}))
     text = "公园很好，fox <0x41>"
     assert AutoTokenizer.from_pretrained(tmp_path / "x")(text)["input_ids"] == load(folders, name)(text)["input_ids"]
