@@ -46,7 +46,7 @@ def count_characters(
         if done // EVERY != (done := done + len(text)) // EVERY:
             on_progress("counting characters", done, 0)
     total = counts.total()
-    if not total:
+    if all(map(str.isspace, counts)):
         raise DataError("the files hold no text; nothing can be learned from them")
     order = sorted(counts, key=lambda character: (-counts[character], character))
     # Merged pieces need room too: where bytes spell the rest, single characters take half of it at most.

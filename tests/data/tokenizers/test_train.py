@@ -182,9 +182,17 @@ def test_settings_that_do_not_go_together(given_, message):
         trained(**{"vocab_size": 700} | given_)
 
 
-def test_no_text():
-    with pytest.raises(DataError, match="hold no text"):
-        trained([""], vocab_size=700)
+@pytest.mark.parametrize("text", ["", " \n\n\t"])
+def test_no_text(text):
+    for kind, family in (("bpe", "gpt2"), ("unigram", "t5")):
+        with pytest.raises(DataError, match="hold no text"):
+            trained([text], vocab_size=700, kind=kind, family=family)
+
+
+@pytest.mark.parametrize("text", ["a", "你", "\x00a", "😀"])
+def test_one_character_is_text_enough(text):
+    for given_ in (*KINDS, {"kind": "wordpiece", "family": "bert"}, {"kind": "unigram", "family": "t5"}):
+        assert trained([text], vocab_size=800, **given_).tokenizer.encode(text).ids
 
 
 def test_nfkc_folds_full_width_and_the_default_does_not():
