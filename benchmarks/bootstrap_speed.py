@@ -83,6 +83,7 @@ STATISTICS: dict[str, Callable[[Rng], tuple[float, ...]]] = {
     **dict.fromkeys(("pearson", "spearman", "pearson_spearman"), _pair),
     **dict.fromkeys(("perplexity", "bits_per_byte", "byte_perplexity", "word_perplexity", "compression", "ter"), _rate),
     **dict.fromkeys(("best_exact_match", "best_f1"), _no_answer),
+    **dict.fromkeys(("answerable_exact_match", "answerable_f1", "unanswerable_exact_match"), _parts(1)),
     **dict.fromkeys(("icat", "lms", "ss"), _term),
     "bleu": _bleu,
     "chrf": _characters(6),

@@ -64,7 +64,7 @@ def bench(
         speeds = _measure(loaded, grid, quiet=json_)
     except KeyboardInterrupt:
         print("lydite: interrupted; nothing was measured to the end", file=sys.stderr)
-        return 130
+        sys.exit(130)  # returned, it would get a second line, about what can be continued
     if out is not None:
         from lydite.bench.plot import draw
 

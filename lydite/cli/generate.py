@@ -73,7 +73,10 @@ def generate(
         if in_ is not None:
             assert out is not None
             return generate_files(speaker, in_, out, chat=chat or bool(system), head=head)
-        return talk(speaker, prompt, chat=chat or bool(system), head=head)
+        code = talk(speaker, prompt, chat=chat or bool(system), head=head)
+    if code == 130:
+        sys.exit(code)  # returned, it would get a second line, about what can be continued
+    return code
 
 
 def _options(pairs: list[str]) -> tuple[Decoding, dict[str, Any]]:

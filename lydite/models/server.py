@@ -233,11 +233,36 @@ async def _why_no_scores(client: Client, dialect: Dialect) -> str:
         echo = read_echo(reply.choices[0].logprobs, PROBE, usage.completion_tokens if usage else None)
         if isinstance(echo, str):
             return echo
-        return "its log-probabilities are all 0" if all_zero(echo) else ""
+        return "its log-probabilities are all 0" if all_zero(echo) else await _why_not_its_own(client, dialect)
     # It may know completions and refuse only `echo` or `logprobs`.
     body = generate_body(dialect, _hello(chat=False))
     await client.post(COMPLETIONS, body, TextReply, num_tokens=len(PROBE) // CHARS_PER_TOKEN)
     return refused
+
+
+async def _why_not_its_own(client: Client, dialect: Dialect) -> str:
+    """Why the echoed numbers cannot belong to the tokens beside them; empty if they may.
+
+    What a server writes at temperature 0 is, token by token, what it finds most likely; so it must be when the same text
+    is echoed. Where the tokenizer puts no BOS in front, llama-cpp-python 0.3 gives each token the number of the next place.
+    """
+    body = generate_body(dialect, _hello(chat=False))
+    written = await client.post(COMPLETIONS, body, TextReply, num_tokens=len(PROBE) // CHARS_PER_TOKEN)
+    text = PROBE + (written.choices[0].text or "")
+    reply = await client.post(
+        COMPLETIONS, score_body(dialect, text), TextReply, num_tokens=len(text) // CHARS_PER_TOKEN
+    )
+    usage = reply.usage
+    echo = read_echo(reply.choices[0].logprobs, text, usage.completion_tokens if usage else None)
+    if isinstance(echo, str):
+        return echo
+    own = echo.most_likely(len(PROBE.encode()))
+    if own and sum(own) < len(own) / 2:
+        return (
+            "its log-probabilities stand beside other tokens than their own: echoed, the text that it writes itself is not "
+            f"what it finds most likely ({sum(own)} of {len(own)} tokens are)"
+        )
+    return ""
 
 
 async def _chat_dialect(client: Client, dialect: Dialect, why: str) -> Dialect:

@@ -47,6 +47,15 @@ class Echo:
     logprobs: tuple[float | None, ...]
     tops: tuple[dict[str, float] | None, ...]
 
+    def most_likely(self, border: int) -> list[bool]:
+        """For each token that begins at or after a border in bytes, whether no other was more likely."""
+        rows = zip(self.starts, self.logprobs, self.tops, strict=True)
+        return [
+            logprob >= max(top.values())
+            for start, logprob, top in rows
+            if start is not None and start >= border and logprob is not None and top
+        ]
+
     def cut(self, border: int) -> tuple[int, bool]:
         """The first token to be scored for a border in bytes, and whether it begins before the border."""
         exact = next((i for i, start in enumerate(self.starts) if start == border), None)

@@ -34,12 +34,14 @@ def echo(prompt, *, bos=True, generated=True):
     """`logprobs` of a reply that echoes the prompt and one generated token."""
     tokens, numbers, tops, offsets = ([""], [None], [None], [0]) if bos else ([], [], [], [])
     at = 0
+    own = toy_own(prompt)
     for number, token in enumerate(toy_tokens(prompt)):
         value = None if number == 0 and not bos else toy_logprob(prompt[:at], token)
         tokens.append(token)
         numbers.append(value)
-        # Every token with an even hash is the most likely one.
-        tops.append(None if value is None else {token: value} if toy_greedy(token) else {token: value, "?": value / 2})
+        # Every token with an even hash is the most likely one, and all that the model writes itself.
+        best = toy_greedy(token) or at >= own
+        tops.append(None if value is None else {token: value} if best else {token: value, "?": value / 2})
         offsets.append(at)
         at += len(token)
     if generated:
@@ -47,6 +49,15 @@ def echo(prompt, *, bos=True, generated=True):
     if bos:
         tokens[0] = "<s>"
     return {"tokens": tokens, "token_logprobs": numbers, "top_logprobs": tops, "text_offset": offsets}
+
+
+TAIL = ". STOP more"
+
+
+def toy_own(text):
+    """Where in a text begins what the toy model itself would write after the rest; its length where nothing does."""
+    match = re.fullmatch(r"(.*)( word\d+)", text.removesuffix(TAIL), re.DOTALL)
+    return len(match[1]) if match and toy_word(match[1]) == match[2] else len(text)
 
 
 def toy_greedy(token):
@@ -160,7 +171,7 @@ class StandIn:
             choice = {"index": 0, "text": prompt + " end", "finish_reason": "length", "logprobs": logprobs}
             counts = {"prompt_tokens": len(toy_tokens(prompt)), "completion_tokens": 1}
         else:
-            choice = {"index": 0, "text": f"{toy_word(prompt)}. STOP more", "finish_reason": "length", "logprobs": None}
+            choice = {"index": 0, "text": toy_word(prompt) + TAIL, "finish_reason": "length", "logprobs": None}
             counts = {"prompt_tokens": len(toy_tokens(prompt)), "completion_tokens": 4}
         return {"id": "1", "object": "text_completion", "model": body["model"], "choices": [choice], "usage": counts}
 

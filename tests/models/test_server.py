@@ -155,7 +155,7 @@ def test_what_cannot_be_answered_or_sent_fails():
 # ------------------------------------------------------------------------------------------ abilities
 
 
-@pytest.mark.parametrize("how", ["none", "zeros", "short", "no top", "refused", "only generated"])
+@pytest.mark.parametrize("how", ["none", "zeros", "short", "no top", "refused", "only generated", "one place off"])
 def test_no_log_probabilities_of_the_prompt_no_score_requests(how, capsys):
     def fault(number, path, body):
         def change(reply):
@@ -166,6 +166,9 @@ def test_no_log_probabilities_of_the_prompt_no_score_requests(how, capsys):
                 found["token_logprobs"].pop()
             elif how == "no top":
                 found["top_logprobs"] = None
+            elif how == "one place off":  # what the model finds likely after a token stands beside it
+                places = range(2, len(found["tokens"]))
+                found["top_logprobs"][2:] = [{found["tokens"][i]: -9.0, "other": -0.1} for i in places]
             elif how == "only generated":
                 for key in found:
                     found[key] = found[key][-1:]
