@@ -1,6 +1,7 @@
 """`lydite serve`: a model behind the OpenAI protocol on this machine."""
 
 import os
+import socket
 import sys
 from typing import Annotated
 
@@ -40,6 +41,7 @@ def serve(
     settings, decoding = options.pop("model"), options.pop("decoding")
     if options:
         raise UserError(f"--set {next(iter(options))} says nothing to a server; it takes decoding and model settings")
+    _check_free(host, port)
     with Bar() as bar, bar.loading(model) as on_progress:
         from lydite.models import load_model
 
@@ -68,7 +70,20 @@ def serve(
             except KeyboardInterrupt:
                 print("lydite: the server has ended", file=sys.stderr)
     except OSError as error:
-        raise UserError(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port") from error
+        raise _cannot_listen(host, port, error) from error
     finally:
         live.close()
     return 0
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raises UserError, before a model is loaded, where another program listens there."""
+    try:
+        # As the server itself does: an address that was left a moment ago is free.
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from error
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> UserError:
+    return UserError(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port")

@@ -50,9 +50,8 @@ def test_mistakes_are_one_line(capsys, arguments, message):
     assert err.count("\n") == 1
 
 
-def test_a_port_that_is_taken(tmp_path, capsys):
-    folder = save_tiny(tmp_path / "tiny")
+def test_a_port_that_is_taken_is_said_before_a_model_is_loaded(capsys):
     with ThreadingHTTPServer(("127.0.0.1", 0), None) as other, pytest.raises(SystemExit) as stop:
-        main(["serve", str(folder), "--port", str(other.server_port)])
+        main(["serve", "there-is-no-such-model", "--port", str(other.server_port)])
     assert stop.value.code == 1
     assert "choose another --port" in capsys.readouterr().err
