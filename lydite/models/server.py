@@ -246,12 +246,16 @@ async def _why_not_its_own(client: Client, dialect: Dialect) -> str:
     What a server writes at temperature 0 is, token by token, what it finds most likely; so it must be when the same text
     is echoed. Where the tokenizer puts no BOS in front, llama-cpp-python 0.3 gives each token the number of the next place.
     """
-    body = generate_body(dialect, _hello(chat=False))
-    written = await client.post(COMPLETIONS, body, TextReply, num_tokens=len(PROBE) // CHARS_PER_TOKEN)
-    text = PROBE + (written.choices[0].text or "")
-    reply = await client.post(
-        COMPLETIONS, score_body(dialect, text), TextReply, num_tokens=len(text) // CHARS_PER_TOKEN
-    )
+    try:
+        body = generate_body(dialect, _hello(chat=False))
+        written = await client.post(COMPLETIONS, body, TextReply, num_tokens=len(PROBE) // CHARS_PER_TOKEN)
+        text = PROBE + written.choices[0].text
+        body = score_body(dialect, text)
+        reply = await client.post(COMPLETIONS, body, TextReply, num_tokens=len(text) // CHARS_PER_TOKEN)
+    except RequestFailed as error:
+        if error.transient:
+            raise
+        return ""  # it has scored a sentence before; that it refuses these two says nothing against its numbers
     usage = reply.usage
     echo = read_echo(reply.choices[0].logprobs, text, usage.completion_tokens if usage else None)
     if isinstance(echo, str):
