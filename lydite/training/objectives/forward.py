@@ -62,7 +62,7 @@ def token_loss(
     taken: list[Tensor] = []
 
     def take(states: Tensor, head: nn.Linear) -> None:
-        bias = head.bias
+        bias: Tensor | None = head.bias
         if factor != 1.0:
             states, bias = states * factor, None if bias is None else bias * factor
         taken.append(vocab_loss(states, head.weight, bias, wanted, label_smoothing=label_smoothing))
@@ -154,7 +154,7 @@ def _factor(network: PreTrainedModel, inputs: dict[str, Any], labels: Tensor) ->
     made_up: list[Tensor] = []
 
     def invent(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        numbers = torch.arange(output.shape[-1], device=output.device) % 241 - 120
+        numbers = (torch.arange(output.shape[-1], device=output.device) + 121) % 241 - 120  # from 1 on
         made_up.append(numbers.to(output.dtype).expand_as(output))
         return made_up[-1]
 
