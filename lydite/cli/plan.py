@@ -42,12 +42,12 @@ def plan(
 
     `lydite plan recipe.toml --machine cluster.toml --utilisation 0.4`. Without a recipe, --set says all of it.
     """
+    if measure and (machine is not None or utilisation is not None):
+        raise UserError("--measure is for this machine; leave out --machine and --utilisation")
     if recipe is None and not set_:
         raise UserError("name a recipe, or say it by --set model.family=gpt2 --set training.batch=16 ...")
     found = read_recipe(recipe, _changes(set_))
     folder = recipe.parent if recipe is not None else Path()
-    if measure and (machine is not None or utilisation is not None):
-        raise UserError("--measure is for this machine; leave out --machine and --utilisation")
     console = Console(stderr=True, quiet=json_ or not sys.stderr.isatty())
     with console.status("planning", spinner="dots"):
         from lydite.training.plan.plan import make_plan

@@ -62,7 +62,7 @@ def test_json_and_utilisation(files, capsys):
 
 
 def test_without_a_file_and_a_model_that_does_not_fit(files, capsys):
-    words = ["model.family=gpt2", "training.batch=64", "training.steps=10", "training.sequence_length=256"]
+    words = ["model.family=gpt2", "training.batch=4", "training.steps=10", "training.sequence_length=32"]
     code, out, _ = run(capsys, "--machine", files[1], *(part for word in words for part in ("--set", word)))
     assert code == 0
     assert "124,439,808" in out
