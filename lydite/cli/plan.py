@@ -49,7 +49,7 @@ def plan(
     found = read_recipe(recipe, _changes(set_))
     folder = recipe.parent if recipe is not None else Path()
     console = Console(stderr=True, quiet=json_ or not sys.stderr.isatty())
-    with console.status("planning", spinner="dots"):
+    with console.status("planning", spinner="dots") as status:
         from lydite.training.plan.plan import make_plan
 
         where = read_machine(machine) if machine is not None else _here(found)
@@ -57,7 +57,7 @@ def plan(
             where = msgspec.structs.replace(where, utilisation=utilisation)
         done = make_plan(found, where, folder=folder)
         if measure:
-            console.status("measuring")
+            status.update("measuring a few steps")
             done = _measured(done, found, where, folder)
     if json_:
         sys.stdout.write(encode(done).decode() + "\n")
