@@ -133,7 +133,7 @@ class RunFolder:
             self.earlier = read_run(folder)
             if self.earlier.id != run.id:
                 raise RunError(
-                    f"{folder} holds a run with other settings ({_differences(self.earlier.config, run.config)}); "
+                    f"{folder} holds a run with other settings ({differences(self.earlier.config, run.config)}); "
                     "choose another --out, or delete it"
                 )
         elif (folder / "samples.jsonl").exists():
@@ -270,12 +270,12 @@ def write_groups(out: Path, groups: list[GroupEstimates]) -> None:
     write_json(out / "groups.json", kept + groups)
 
 
-def _differences(old: Any, new: Any, prefix: str = "") -> str:
+def differences(old: Any, new: Any, prefix: str = "") -> str:
     """Names the settings in which two configs differ, in words for an error message."""
     if isinstance(old, dict) and isinstance(new, dict):
         parts = []
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
-                parts.append(_differences(old.get(key), new.get(key), f"{prefix}{key}."))
+                parts.append(differences(old.get(key), new.get(key), f"{prefix}{key}."))
         return ", ".join(parts)
     return f"{prefix.rstrip('.')} was {old!r}, now {new!r}"

@@ -65,7 +65,8 @@ def test_both_readmes_hold_the_same_commands_code_and_pictures():
 
 
 def without_network(words):
-    return words[0] != "serve" and not {"--model", "--data-dir", "--fetch"} & set(words)
+    # What `pretrain` needs stands in recipes/, and takes minutes: tests/training runs it.
+    return words[0] not in ("serve", "pretrain") and not {"--model", "--data-dir", "--fetch"} & set(words)
 
 
 def test_the_readmes_commands_run(tmp_path, monkeypatch, capsys):

@@ -21,6 +21,7 @@ from lydite.errors import Interrupted, LyditeError
 VERBS = {
     "evaluate": "Judge models on tasks: numbers with intervals, a run folder, a page.",
     "compare": "Pair runs sample by sample: differences, intervals, tests.",
+    "pretrain": "Train a model from a recipe; the same command continues.",
     "report": "Make the page of a run folder again.",
     "export": "Runs as lm-eval's logs, or other systems' logs as runs.",
     "rescore": "Score stored outputs again, without the model.",

@@ -35,7 +35,10 @@ def run(arguments: Sequence[str], command: Callable[[], int], say: Callable[[str
     """This process's part of the command line `arguments`, which `command` carries out; the exit code. `say` prints a
     line and returns its second argument."""
     leads = os.environ["RANK"] == "0"
-    if next((word for word in arguments if not word.startswith("-")), "") != "evaluate":
+    verb = next((word for word in arguments if not word.startswith("-")), "")
+    if verb == "pretrain":  # torch.distributed's own group; every process reads the command line and trains its share
+        return command()
+    if verb != "evaluate":
         return command() if leads else 0
     signal.signal(signal.SIGTERM, _told)
     try:

@@ -12,11 +12,16 @@ def report(
     out: Annotated[
         Path,
         typer.Argument(
-            help="The --out folder of `lydite evaluate`, one run inside it, or logs of lm-eval, lighteval, Inspect."
+            help="The --out folder of `lydite evaluate`, one run inside it, or logs of lm-eval, lighteval, Inspect, or a training run."
         ),
     ],
 ) -> None:
     """Makes OUT/report.html from the runs in OUT and prints its path. Needs neither the model nor the data."""
+    if (out / "log.jsonl").is_file():  # of `lydite pretrain`
+        from lydite.training.page import write_page
+
+        print(write_page(out, out.resolve().name))
+        return
     from lydite.logs import as_runs
     from lydite.report import write_report
 

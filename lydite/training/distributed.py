@@ -1,0 +1,183 @@
+"""Several processes as one: who this process is, sums over all of them, and what wraps the module that is trained.
+
+Started by `torchrun` (or anything that sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT), each process takes its share
+of every step. `ddp`: each holds the whole network (DistributedDataParallel). `fsdp`: each holds a shard of every block
+(FSDP2, `fully_shard`). Gradients are sums over processes here, not means: the loss is already divided by the counts of
+the whole step.
+
+Contract: without RANK in the environment nothing of torch.distributed is touched.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lydite.errors import ProcessError, UserError
+
+PATIENCE = timedelta(hours=2)
+"""How long the others wait while process 0 judges."""
+
+
+class World:
+    """This process among all of a run."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.rank, self.size = 0, 1
+        self.device = torch.device(device)
+        if "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+            self._join(device)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes and speaks for all."""
+        return self.rank == 0
+
+    def _join(self, device: str) -> None:
+        if device == "cuda":
+            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(self.device)
+        try:
+            torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+        except (RuntimeError, ValueError) as error:
+            first = (str(error).splitlines() or [""])[0]
+            raise ProcessError(
+                f"the processes of the run cannot meet ({first}); start them with torchrun, or unset RANK and WORLD_SIZE"
+            ) from error
+        self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+    def close(self) -> None:
+        if self.size > 1:
+            torch.distributed.destroy_process_group()
+
+    def gather(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+        """Every process's message, by rank: JSON, so that all can add it up in one order and nothing is unpickled."""
+        if self.size == 1:
+            return [message]
+        data = json.dumps(message).encode()
+        sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
+        with self.wire():
+            torch.distributed.all_gather(sizes, torch.tensor([len(data)], device=self.device))
+            longest = max(int(size) for size in sizes)
+            own = torch.zeros(longest, dtype=torch.uint8, device=self.device)
+            own[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            all_of_them = [torch.empty_like(own) for _ in range(self.size)]
+            torch.distributed.all_gather(all_of_them, own)
+        return [json.loads(bytes(one[: int(size)].cpu().numpy())) for one, size in zip(all_of_them, sizes, strict=True)]
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            with self.wire():
+                torch.distributed.barrier()
+
+    @contextlib.contextmanager
+    def wire(self) -> Iterator[None]:
+        """A process that has gone, as one line."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.size == 1 or not _is_of_the_wire(error):
+                raise
+            raise ProcessError(
+                f"process {self.rank} of {self.size} has lost the others; the last checkpoint is kept, and the same "
+                "command continues"
+            ) from error
+
+
+def _is_of_the_wire(error: RuntimeError) -> bool:
+    """torch.distributed's own errors; what gloo raises inside a backward pass has no type of its own."""
+    words = str(error).lower()
+    return isinstance(error, torch.distributed.DistError) or any(
+        word in words for word in ("gloo", "nccl", "connection", "processgroup")
+    )
+
+
+class Parallel:
+    """The module as all processes train it together; itself where there is one process."""
+
+    def __init__(self, module: nn.Module, world: World, kind: Literal["ddp", "fsdp"], *, bfloat16: bool) -> None:
+        """`module` is sharded in place with fsdp. `bfloat16`: products in bfloat16 where shards are gathered."""
+        self.world, self.module, self.kind = world, module, kind if world.size > 1 else "one"
+        self.bfloat16 = bfloat16
+        if self.kind == "fsdp":
+            _shard(module, bfloat16)
+        elif self.kind == "ddp":
+            # Not every objective of a mixture uses every weight in each step.
+            self.module = nn.parallel.DistributedDataParallel(
+                module, broadcast_buffers=False, find_unused_parameters=True
+            )
+
+    @contextlib.contextmanager
+    def gradients(self, is_last: bool) -> Iterator[None]:
+        """Around forward and backward of a micro-batch: gradients are summed over the processes with the last one."""
+        # Gradients in bfloat16 are added up in float32 masters, so each micro-batch's must be whole.
+        if self.kind == "ddp" and not is_last and not self.bfloat16:
+            assert isinstance(self.module, nn.parallel.DistributedDataParallel)
+            with self.module.no_sync():
+                yield
+            return
+        if self.kind == "fsdp":
+            from torch.distributed.fsdp import FSDPModule
+
+            assert isinstance(self.module, FSDPModule)
+            self.module.set_requires_gradient_sync(is_last)
+        yield
+
+    @property
+    def scale(self) -> int:
+        """Both wrappers divide gradients by the number of processes; the loss is multiplied by it."""
+        return self.world.size
+
+
+def blocks(module: nn.Module) -> list[nn.Module]:
+    """The network's repeated blocks, as transformers names them; none where it names none."""
+    from transformers import PreTrainedModel
+
+    names: set[str] = set()
+    for part in module.modules():
+        if isinstance(part, PreTrainedModel):
+            names |= set(part._no_split_modules or ())
+    return [part for part in module.modules() if type(part).__name__ in names]
+
+
+def _shard(module: nn.Module, bfloat16: bool) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    device = next(module.parameters()).device.type
+    mesh = init_device_mesh(device, (torch.distributed.get_world_size(),))
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if bfloat16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    for block in blocks(module):
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    # Resharded even at the root, so that weights that change between two forward passes are gathered anew.
+    fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+
+
+def clip(grads: list[Tensor], max_norm: float) -> float:
+    """The norm of all gradients together, which are scaled down where it is above `max_norm` (0: never)."""
+    from torch.distributed.tensor import DTensor
+
+    if not grads:
+        return 0.0
+    total = torch.nn.utils.get_total_norm(grads)
+    if isinstance(total, DTensor):
+        total = total.full_tensor()
+    norm = float(total)
+    if max_norm and norm > max_norm:  # not for a norm that is no number
+        torch._foreach_mul_(grads, max_norm / (norm + 1e-6))
+    return norm
+
+
+def check_shares(rows: int, parts: int, world: World) -> None:
+    """UserError where a step has too few rows for each process's micro-batches."""
+    if rows and rows < parts * world.size:
+        raise UserError(
+            f"training.batch_size of {rows} rows is less than {world.size} processes times {parts} micro-batches; raise it"
+        )

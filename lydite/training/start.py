@@ -1,0 +1,144 @@
+"""From a recipe to a run: its folder, data, objectives and network, and the loop over them.
+
+    RUN/recipe.json      what decides the curve, as it was when the run began
+    RUN/checkpoints/     see checkpoints.py
+    RUN/log.jsonl        see log.py
+    RUN/latest/          the model as it was at the last validation that judged it
+    RUN/model/           the finished model: plain transformers loads it, `lydite evaluate RUN/model` judges it
+
+Contract: one process uses a folder at a time; a folder with another recipe or other data is refused, saying what differs.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from lydite.errors import RunError, UserError
+from lydite.runs import differences, lock, write_json
+from lydite.training import speed
+from lydite.training.data import Data, read_data
+from lydite.training.distributed import World, blocks, check_shares
+from lydite.training.log import Line
+from lydite.training.loop import Job, Loop, OnEval
+from lydite.training.network import build_network
+from lydite.training.objectives import Mixture, Objective, make_objective
+from lydite.training.recipe import DataTable, Recipe, config_of
+
+SCHEMA = 1
+
+
+class _Begun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """recipe.json."""
+
+    schema: int = SCHEMA
+    config: dict[str, Any]
+    data: str
+    """Hash of the tokens."""
+
+
+def pretrain(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    on_eval: OnEval | None = None,
+    on_line: Callable[[Line], None] = lambda line: None,
+    say: Callable[[str], None] = lambda line: None,
+    measure: bool = False,
+) -> Path:
+    """Trains `recipe` in `folder`, or goes on where it stopped; returns the folder of the finished model.
+
+    `on_eval` judges a checkpoint (see loop.OnEval); `on_line` hears every line of the log, `say` what else a person should
+    know. `measure`: the matrix peak, for the fraction of it in the log. Raises UserError, and Interrupted after SIGTERM or
+    Ctrl-C.
+    """
+    world = World(device)
+    try:
+        with lock(folder) if world.leads else contextlib.nullcontext():
+            world.barrier()  # nobody reads what the leader may not write
+            data = read_data(recipe.data, recipe.model.init)
+            if world.leads:
+                _claim(folder, recipe, data)
+            job = _job(recipe, folder, world, data)
+            job.on_eval, job.on_line, job.say = on_eval, on_line, say
+            if measure:
+                job.work = speed.work_of(job.network)
+                own = speed.peak_of(recipe.training.dtype, world.device)
+                job.peak = sum(message["peak"] for message in world.gather({"peak": own}))
+            return Loop(job).run()
+    finally:
+        world.close()
+
+
+def _claim(folder: Path, recipe: Recipe, data: Data) -> None:
+    """Writes recipe.json, or compares it with the one that is there."""
+    path = folder / "recipe.json"
+    fresh = _Begun(config=config_of(recipe), data=data.hash)
+    if not path.exists():
+        write_json(path, fresh)
+        return
+    try:
+        begun = msgspec.json.decode(path.read_bytes(), type=_Begun)
+    except (OSError, msgspec.DecodeError) as error:
+        raise RunError(f"{path} cannot be read ({error}); choose another --out") from error
+    other = "; choose another --out, or delete it"
+    if begun.config != fresh.config:
+        changes = differences(begun.config, msgspec.to_builtins(fresh.config))
+        raise RunError(f"{folder} holds a run of another recipe ({changes}){other}")
+    if begun.data != fresh.data:
+        raise RunError(f"{folder} holds a run on other data (hash {begun.data}, now {fresh.data}){other}")
+
+
+def _job(recipe: Recipe, folder: Path, world: World, data: Data) -> Job:
+    table = recipe.training
+    check_shares(table.batch_size, table.gradient_accumulation_steps, world)
+    train = _objective(recipe, data, "train")
+    assert train is not None
+    if train.rows is not None and (table.batch_size != train.rows or table.length_window):
+        raise UserError(
+            f"the objective carries {train.rows} streams: set training.batch_size to that, without a window"
+        )
+    validation = _objective(recipe, data, "validation")
+    if validation is None and (recipe.eval.every or recipe.eval.patience):
+        raise UserError("eval.every needs validation data; add it to [data], or set eval.every = 0")
+    names = [str(one["name"]) for one in recipe.objective]
+    network = build_network(recipe.model, names, data.tokenizer, table.seed)
+    if table.gradient_checkpointing:
+        network.gradient_checkpointing_enable({"use_reentrant": False})
+    if table.compile:
+        for block in blocks(network):
+            block.compile()
+    size = 0.0
+    if data.validation is not None and names == ["causal"]:
+        ends = len(data.validation) if recipe.objective[0].get("end_of_document", True) else 0
+        size = data.validation_bytes / (data.validation_tokens + ends)
+    return Job(recipe, folder, world, network, data.tokenizer, train, validation, bytes_per_label=size)
+
+
+def _objective(recipe: Recipe, data: Data, split: Literal["train", "validation"]) -> Objective | None:
+    """The recipe's objective over a split, or the mixture of them; None where there is no such split."""
+    members, weights = {}, {}
+    for number, table in enumerate(recipe.objective):
+        name = str(table["name"])
+        own = _own_data(table, data)
+        documents, targets = (own.train, own.targets) if split == "train" else (own.validation, own.validation_targets)
+        if documents is None:
+            return None
+        settings = {key: value for key, value in table.items() if key not in ("name", "weight", "corpus")}
+        made = make_objective(name, documents, data.tokenizer, settings, recipe.training.seed, targets=targets)
+        label = name if name not in members else f"{name}_{number}"
+        members[label], weights[label] = made, float(table.get("weight", 1))
+    return Mixture(members, weights) if len(members) > 1 else next(iter(members.values()))
+
+
+def _own_data(table: Mapping[str, Any], data: Data) -> Data:
+    """An objective may name a corpus of its own, made with the same tokenizer."""
+    if "corpus" not in table:
+        return data
+    own = read_data(DataTable(corpus=str(table["corpus"])))
+    if own.tokenizer.get_vocab() != data.tokenizer.get_vocab():
+        raise UserError(f"{table['corpus']} was prepared with another tokenizer than the recipe's data")
+    return own

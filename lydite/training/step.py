@@ -1,0 +1,97 @@
+"""One forward pass of an objective as a module, the sums that losses are made of, and the loss of a validation split."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lydite.training.batch import TrainBatch
+from lydite.training.distributed import World
+from lydite.training.feed import share
+from lydite.training.objectives import Objective
+
+
+class Step(nn.Module):
+    """The objective's loss as a module's forward, so that wrappers see all of it."""
+
+    def __init__(self, module: nn.Module, autocast: bool, device: torch.device) -> None:
+        super().__init__()
+        self.module, self.autocast, self.device = module, autocast, device
+
+    def forward(
+        self, objective: Objective, batch: TrainBatch, counts: dict[str, int] | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The part of the step's loss that is this batch's, and sums by name."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            loss = objective.loss(self.module, batch)
+        sums = {name: part.sum.detach() for name, part in loss.parts.items()}
+        self.shape = {name: (part.count, part.weight, part.pool or name) for name, part in loss.parts.items()}
+        return loss.total(counts), sums
+
+
+@dataclass
+class Sums:
+    """A loss over batches and processes: sums and counts by part."""
+
+    parts: dict[str, list[Any]] = field(default_factory=dict)
+    """[sum in nats, count, weight]."""
+    pools: dict[str, str] = field(default_factory=dict)
+
+    def add(self, sums: dict[str, Tensor], shape: dict[str, tuple[int, float, str]]) -> None:
+        for name, (count, weight, pool) in shape.items():
+            entry = self.parts.setdefault(name, [0.0, 0, weight])
+            entry[0], entry[1] = entry[0] + sums[name], entry[1] + count  # on the device; read once a step
+            self.pools[name] = pool
+
+    def over(self, world: World) -> "Sums":
+        """Those of all processes together."""
+        out = Sums()
+        own = {name: [float(total), count, weight] for name, (total, count, weight) in self.parts.items()}
+        for message in world.gather({"parts": own, "pools": self.pools}):
+            out.pools |= message["pools"]
+            for name, (total, count, weight) in message["parts"].items():
+                entry = out.parts.setdefault(name, [0.0, 0, weight])
+                entry[0], entry[1] = entry[0] + total, entry[1] + count
+        return out
+
+    def means(self) -> dict[str, float]:
+        return {name: total / count for name, (total, count, _) in self.parts.items() if count}
+
+    def loss(self) -> float:
+        """Weighted sum of the means over pools, as batch.Loss.total has it."""
+        counts: dict[str, float] = {}
+        for name, (_, count, _) in self.parts.items():
+            counts[self.pools[name]] = counts.get(self.pools[name], 0) + count
+        return sum(
+            float(weight * total / counts[self.pools[name]])
+            for name, (total, _, weight) in self.parts.items()
+            if counts[self.pools[name]]
+        )
+
+
+@torch.no_grad()
+def validation_loss(step: Step, objective: Objective, world: World, *, rows: int, count: int) -> Sums:
+    """The sums over the first `count` rows of `objective`, `rows` of them at a time over all processes."""
+    sums = Sums()
+    step.module.eval()
+    try:
+        for start in range(0, count, rows):
+            keys = list(range(start, min(start + rows, count)))
+            mine = share(keys, world.rank, world.size)
+            # With none of its own a process still takes part where shards are gathered, and counts nothing.
+            examples = [objective.example(0, key) for key in mine or keys[:1]]
+            _, parts = step(objective, objective.collate(examples).to(world.device), None)
+            if mine:
+                sums.add(parts, step.shape)
+    finally:
+        step.module.train()
+    return sums.over(world)
+
+
+def full(tensor: Tensor) -> Tensor:
+    """A tensor that may be in shards, whole; all processes call it."""
+    from torch.distributed.tensor import DTensor
+
+    tensor = tensor.detach()
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
