@@ -11,7 +11,6 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,9 @@ HEADS = {
 def build_network(table: ModelTable, objectives: list[str], tokenizer: Any, seed: int) -> PreTrainedModel:
     """The network, in float32, freshly drawn or read from `init`. Raises ModelError and UserError."""
     if table.family.startswith("lydite_") or _kind(table.init).startswith("lydite_"):
-        import_module("lydite.models.own").register()
+        from lydite.models.own import register
+
+        register()
     head = getattr(transformers, head_class(objectives))
     torch.manual_seed(seed)
     options = {"attn_implementation": table.attention} if table.attention else {}

@@ -7,7 +7,6 @@ from lydite.training.start import pretrain
 from tests.training.test_loop import NO_DROPOUT
 from tests.training.tinyrun import tiny_recipe
 
-
 WAYS = {
     "ddp": {},
     "ddp-bfloat16": {"dtype": "bfloat16"},
