@@ -19,7 +19,7 @@ ALLOWED = {
     "metrics": {"types"},
     "runs": {"types", "errors"},
     "report": {"types", "errors", "stats", "runs", "data"},  # data: the records of a comparison of tokenizers
-    "data": {"types", "errors"},
+    "data": {"types", "errors", "runs"},  # of runs: the writer of JSON and the lock
     "engine": {"types", "errors", "data"},
     "models": {"types", "errors", "engine", "data"},
     "training": {"types", "errors", "data", "engine", "models", "runs", "report"},

@@ -29,6 +29,7 @@ VERBS = {
     "audit": "List right answers that were not read, and outputs that were never whole.",
     "tasks": "List tasks, or show one with a rendered prompt.",
     "models": "List the catalogue of models, fetch or remove one.",
+    "prepare": "Turn text into a corpus of token shards: cleaned, without duplicates, split.",
     "bench": "Measure how fast a model answers on this machine.",
     "tokenizer": "Train a tokenizer, or compare tokenizers on texts.",
     "plan": "Say what a training run needs: parameters, operations, memory, time.",

@@ -1,0 +1,149 @@
+"""One bucket to tokens, in a worker process, and all buckets to shards.
+
+A finished piece is two files a split, written beside and renamed, and a `done` file last: a run that was killed keeps the
+pieces that it had.
+"""
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from lydite.data.corpus import SplitInfo
+from lydite.data.prepare.buckets import Rows, cannot_write, name, sync
+from lydite.data.prepare.encode import Encoder
+from lydite.data.prepare.resolve import read_plan
+from lydite.data.shards import SplitWriter
+from lydite.runs import write_bytes
+
+SPLITS = ("train", "validation")
+DOCUMENT = np.dtype([("tokens", "<u4"), ("sentences", "<u4"), ("bytes", "<u4"), ("characters", "<u4")])
+_NONE = np.zeros(0, "<u4")
+_BATCH = 1 << 18
+"""Bytes of text encoded at one time."""
+
+
+class Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a bucket."""
+
+    size: int
+    """Bytes of its texts."""
+    written: dict[str, list[list[int]]]
+    """Split to [documents, bytes, tokens] of each source."""
+    num_without_tokens: int
+    """Documents that the tokenizer turns into nothing; they are left out."""
+
+
+class Texts:
+    """The texts of buckets, mapped: only what is read comes into memory, and the system takes it back."""
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+        self._open: dict[int, mmap.mmap] = {}
+
+    def get(self, row: Any) -> str:
+        bucket, offset, size = int(row["bucket"]), int(row["offset"]), int(row["size"])
+        if bucket not in self._open:
+            with open(self.work / name("texts", bucket), "rb") as file:
+                self._open[bucket] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._open[bucket][offset : offset + size].decode("utf-8")
+
+    def close(self) -> None:
+        for file in self._open.values():
+            file.close()
+
+
+def characters_of(work: Path, number: int) -> str:
+    """Every character of the training texts of a bucket."""
+    found: set[str] = set()
+    texts = Texts(work)
+    for row in read_plan(work, number):
+        if not row["validation"]:
+            found.update(texts.get(row))
+    texts.close()
+    return "".join(sorted(found))
+
+
+def encode_bucket(work: Path, number: int, encoder: Encoder, dtype: str, num_sources: int) -> Piece:
+    """Encodes the documents of a bucket in their final order and writes its piece, unless an earlier run has."""
+    done = work / name("piece", number)
+    if done.exists():
+        return msgspec.json.decode(done.read_bytes(), type=Piece)
+    rows = read_plan(work, number)
+    piece = Piece(
+        size=int(rows["size"].sum()),
+        written={split: [[0, 0, 0] for _ in range(num_sources)] for split in SPLITS},
+        num_without_tokens=0,
+    )
+    try:
+        empty = sum(_encode_split(work, number, encoder, dtype, rows, piece, split) for split in SPLITS)
+        piece = msgspec.structs.replace(piece, num_without_tokens=empty)
+        write_bytes(done, msgspec.json.encode(piece))
+    except OSError as error:
+        raise cannot_write(work, error) from error
+    return piece
+
+
+def _encode_split(work: Path, number: int, encoder: Encoder, dtype: str, rows: Rows, piece: Piece, split: str) -> int:
+    """Writes tokens, sentences and sizes of one split; the number of documents without tokens."""
+    rows = rows[rows["validation"] == SPLITS.index(split)]
+    documents, sentences, empty, texts = [], [], 0, Texts(work)
+    stem = work / f"{name('piece', number)}.{split}"
+    with open(f"{stem}.tokens", "wb", buffering=1 << 20) as file:
+        for batch in _batches(rows):
+            encoded = encoder.encode([texts.get(row) for row in batch])
+            for row, (ids, starts) in zip(batch, encoded, strict=True):
+                if not len(ids):
+                    empty += 1
+                    continue
+                file.write(ids.astype(dtype).tobytes())
+                documents.append((len(ids), len(starts), int(row["size"]), int(row["characters"])))
+                sentences.append(starts)
+                entry = piece.written[split][int(row["source"])]
+                entry[0] += 1
+                entry[1] += int(row["size"])
+                entry[2] += len(ids)
+        sync(file)
+    texts.close()
+    tables = {"documents": np.array(documents, DOCUMENT), "sentences": np.concatenate([_NONE, *sentences])}
+    for ending, table in tables.items():
+        with open(f"{stem}.{ending}", "wb") as file:
+            file.write(table.tobytes())
+            sync(file)
+    return empty
+
+
+def _batches(rows: Rows) -> Iterator[Rows]:
+    start = size = 0
+    for end, row_size in enumerate(rows["size"].tolist()):
+        if size and size + row_size > _BATCH:
+            yield rows[start:end]
+            start, size = end, 0
+        size += row_size
+    if start < len(rows):
+        yield rows[start:]
+
+
+def merge(work: Path, num_buckets: int, dtype: str, folder: Path) -> Iterator[int | dict[str, SplitInfo]]:
+    """Writes the shards of both splits to `folder`; yields bytes written as it goes on, and the splits at the end."""
+    splits: dict[str, SplitInfo] = {}
+    for split in SPLITS:
+        with SplitWriter(folder, split, dtype) as writer:
+            for number in range(num_buckets):
+                stem = work / f"{name('piece', number)}.{split}"
+                documents = np.fromfile(f"{stem}.documents", DOCUMENT)
+                sentences = np.fromfile(f"{stem}.sentences", "<u4")
+                place = 0
+                with open(f"{stem}.tokens", "rb", buffering=1 << 20) as file:
+                    for tokens, count, num_bytes, characters in documents.tolist():
+                        ids = np.frombuffer(
+                            file.read(tokens * np.dtype(dtype).itemsize), np.dtype(dtype).newbyteorder("<")
+                        )
+                        writer.add(ids, sentences[place : place + count], num_bytes, characters)
+                        place += count
+                yield int(documents["bytes"].astype(np.int64).sum())
+            splits[split] = writer.close()
+    yield splits

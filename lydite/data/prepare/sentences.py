@@ -1,0 +1,101 @@
+"""Where sentences start, in English, Chinese and languages with the same marks.
+
+A line break ends a sentence. So do . ! ? and … before white space, unless the full stop belongs to an abbreviation, an
+initial or a number, or the next letter is small; and 。！？；… of Chinese and Japanese wherever they stand. Closing quotes and
+brackets belong to the sentence before them.
+"""
+
+import re
+
+_CLOSERS = "\"'”’」』）)》】\\]"
+_BREAK = re.compile(rf"\n+|[。！？；…]+[{_CLOSERS}]*|[.!?]+[{_CLOSERS}]*(?=\s)")
+_ABBREVIATIONS = frozenset(
+    [
+        "mr",
+        "mrs",
+        "ms",
+        "dr",
+        "prof",
+        "sr",
+        "jr",
+        "st",
+        "vs",
+        "etc",
+        "e.g",
+        "i.e",
+        "cf",
+        "fig",
+        "figs",
+        "no",
+        "nos",
+        "vol",
+        "ch",
+        "sec",
+        "eq",
+        "al",
+        "inc",
+        "ltd",
+        "co",
+        "corp",
+        "dept",
+        "gen",
+        "col",
+        "lt",
+        "sgt",
+        "capt",
+        "gov",
+        "sen",
+        "rep",
+        "rev",
+        "hon",
+        "pres",
+        "jan",
+        "feb",
+        "mar",
+        "apr",
+        "jun",
+        "jul",
+        "aug",
+        "sep",
+        "sept",
+        "oct",
+        "nov",
+        "dec",
+        "u.s",
+        "u.k",
+        "u.n",
+        "a.m",
+        "p.m",
+        "ph.d",
+        "approx",
+        "est",
+    ]
+)
+_LAST_WORD = re.compile(r"[^\s(\[“\"'‘]+$")
+
+
+def sentence_starts(text: str) -> list[int]:
+    """Character offsets of the first character of each sentence; the first is 0."""
+    starts = [0]
+    for found in _BREAK.finditer(text):
+        end = found.end()
+        while end < len(text) and text[end].isspace():
+            end += 1
+        if end >= len(text) or end <= starts[-1]:
+            continue
+        if found.group()[0] == "." and _goes_on(text, found.start(), end):
+            continue
+        starts.append(end)
+    return starts
+
+
+def _goes_on(text: str, stop: int, after: int) -> bool:
+    """Whether the full stop at `stop` ends a word and not a sentence; what follows begins at `after`."""
+    if text[after].islower():
+        return True
+    before = _LAST_WORD.search(text, max(0, stop - 24), stop)
+    if before is None:
+        return False
+    word = before.group()
+    is_initial = len(word) == 1 and word.isupper() and word != "I"
+    return is_initial or word.lower() in _ABBREVIATIONS

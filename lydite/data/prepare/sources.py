@@ -1,0 +1,272 @@
+"""Sources to chunks of raw documents, streamed: text, JSONL and Parquet files, plain or compressed, and the hub.
+
+Contract: a chunk holds about a mebibyte, and where chunks end depends on the input alone. Lines of JSONL leave here as
+bytes: the worker that gets the chunk decodes and parses them, so that the one reader stays ahead of many workers. Every
+item carries the number of its line (of its row, in Parquet), for messages.
+"""
+
+import glob
+import gzip
+import io
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
+
+from lydite.data.prepare.recipe import HUB, Source
+from lydite.errors import DataError, UserError
+
+CHUNK = 1 << 20
+"""Bytes after which a chunk ends."""
+LONGEST_LINE = 1 << 28
+"""Bytes; a longer one is an error, since a line is held in memory."""
+TEXT, LINES, TABLE = (".txt", ".text", ".md"), (".jsonl", ".ndjson", ".json"), (".parquet",)
+COMPRESSED = (".gz", ".zst")
+_BOM = b"\xef\xbb\xbf"
+
+
+class Chunk(NamedTuple):
+    """Raw documents of one file."""
+
+    source: int
+    file: str
+    kind: Literal["text", "json"]
+    items: list[tuple[int, bytes | str]]
+    """(number of the line, the raw document)."""
+    size: int
+    """Bytes read from the source."""
+
+
+class File(NamedTuple):
+    """A file of a source."""
+
+    source: int
+    path: Path
+    kind: Literal["text", "lines", "table"]
+    size: int
+    """Estimated bytes of its content."""
+
+
+def find_files(sources: Sequence[Source]) -> list[File]:
+    """The files of all sources but the hub's, sorted within each source. Raises DataError where one has none."""
+    found: list[File] = []
+    for number, source in enumerate(sources):
+        if not source.path.startswith(HUB):
+            found += [_file(number, path) for path in _paths(source.path)]
+    seen: dict[Path, int] = {}
+    for file in found:
+        real = file.path.resolve()
+        if real in seen:
+            raise DataError(
+                f"{file.path} is named twice, in source {sources[seen[real]].name} and {sources[file.source].name}"
+            )
+        seen[real] = file.source
+    return found
+
+
+def _paths(name: str) -> list[Path]:
+    path = Path(name)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        inside = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p, path) and _kind(p) is not None)
+        if not inside:
+            raise DataError(f"{path.resolve()} holds no file that ends in {_endings()}")
+        return inside
+    matches = sorted(Path(p) for p in glob.glob(name, recursive=True) if Path(p).is_file())
+    if not matches:
+        what = "matches no file" if glob.has_magic(name) else "does not exist"
+        raise DataError(f"{path.absolute()} {what}; check the path")
+    return matches
+
+
+def _hidden(path: Path, top: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(top).parts)
+
+
+def _endings() -> str:
+    return ", ".join(TEXT + LINES + TABLE) + f", or one of these and {' or '.join(COMPRESSED)}"
+
+
+def _kind(path: Path) -> Literal["text", "lines", "table"] | None:
+    plain = Path(path.stem) if path.suffix.lower() in COMPRESSED else path
+    ending = plain.suffix.lower()
+    if ending in TABLE and plain is path:
+        return "table"
+    return "text" if ending in TEXT else "lines" if ending in LINES else None
+
+
+def _file(source: int, path: Path) -> File:
+    kind = _kind(path)
+    if kind is None:
+        raise DataError(f"{path}: unknown kind of file; its name must end in {_endings()}")
+    size = path.stat().st_size
+    return File(
+        source, path, kind, size * 4 if path.suffix.lower() in COMPRESSED else size * 2 if kind == "table" else size
+    )
+
+
+def read_chunks(sources: Sequence[Source], files: Sequence[File], max_characters: int) -> Iterator[Chunk]:
+    """All chunks of all sources, in order."""
+    for number, source in enumerate(sources):
+        if source.path.startswith(HUB):
+            yield from _gather(number, source.path, "text", _hub_rows(source))
+        for file in files:
+            if file.source == number:
+                yield from _read_file(source, file, max_characters)
+
+
+def _read_file(source: Source, file: File, max_characters: int) -> Iterator[Chunk]:
+    if file.kind == "table":
+        yield from _gather(file.source, str(file.path), "text", _table_rows(file.path, source.column))
+        return
+    rows: Iterator[tuple[int, bytes | str]]
+    with _open(file.path) as stream:
+        if file.kind == "lines" or source.documents == "line":
+            rows = ((number, line) for number, line in _lines(file.path, stream) if not line.isspace())
+        elif source.documents == "paragraph":
+            rows = _paragraphs(file.path, stream)
+        else:
+            rows = _pieces(file.path, stream, max_characters)
+        yield from _gather(file.source, str(file.path), "json" if file.kind == "lines" else "text", rows)
+
+
+def _gather(
+    source: int, file: str, kind: Literal["text", "json"], rows: Iterator[tuple[int, bytes | str]]
+) -> Iterator[Chunk]:
+    items: list[tuple[int, bytes | str]] = []
+    size = 0
+    for row in rows:
+        items.append(row)
+        size += len(row[1])
+        if size >= CHUNK:
+            yield Chunk(source, file, kind, items, size)
+            items, size = [], 0
+    if items:
+        yield Chunk(source, file, kind, items, size)
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed by the caller
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    ending = path.suffix.lower()
+    if ending == ".gz":
+        return cast(BinaryIO, gzip.GzipFile(fileobj=file))
+    if ending == ".zst":
+        try:
+            import zstandard
+        except ImportError as error:
+            raise DataError(f"{path}: .zst files need zstandard; pip install 'lydite[data]'") from error
+        return cast(
+            BinaryIO, io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
+        )
+    return file
+
+
+def _damage(path: Path, error: Exception) -> DataError:
+    return DataError(f"cannot read {path}: {error}; it is damaged or not what its ending says")
+
+
+def _lines(path: Path, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    try:
+        while line := stream.readline(LONGEST_LINE + 1):
+            number += 1
+            if len(line) > LONGEST_LINE:
+                raise DataError(f"{path}, line {number} is longer than {LONGEST_LINE >> 20} MiB; break it into lines")
+            yield number, line.removeprefix(_BOM) if number == 1 else line
+    except (OSError, EOFError, zlib.error) as error:
+        raise _damage(path, error) from error
+    except Exception as error:
+        if type(error).__name__ != "ZstdError":
+            raise
+        raise _damage(path, error) from error
+
+
+def _paragraphs(path: Path, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """What stands between blank lines."""
+    start, lines = 1, list[bytes]()
+    for number, line in _lines(path, stream):
+        if not line.isspace():
+            start = start if lines else number
+            lines.append(line)
+        elif lines:
+            yield start, b"".join(lines)
+            lines = []
+    if lines:
+        yield start, b"".join(lines)
+
+
+def _pieces(path: Path, stream: BinaryIO, max_characters: int) -> Iterator[tuple[int, bytes]]:
+    """A whole file, or pieces of it that end at a line (best a blank one) and are no longer than a document may be."""
+    start, lines, size = 1, list[bytes](), 0
+    for number, line in _lines(path, stream):
+        length = _characters(line)
+        if lines and size + length > max_characters:
+            blank = next((i for i in range(len(lines) - 1, len(lines) // 2, -1) if lines[i].isspace()), len(lines) - 1)
+            yield start, b"".join(lines[: blank + 1])
+            lines = lines[blank + 1 :]
+            start, size = number - len(lines), sum(map(_characters, lines))
+        lines.append(line)
+        size += length
+    if lines:
+        yield start, b"".join(lines)
+
+
+def _characters(line: bytes) -> int:
+    return len(line) if line.isascii() else len(line.decode("utf-8", "ignore"))
+
+
+def _table_rows(path: Path, column: str) -> Iterator[tuple[int, str]]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise DataError(f"{path}: Parquet files need pyarrow; pip install 'lydite[data]'") from error
+    try:
+        with ParquetFile(path) as file:
+            if column not in file.schema_arrow.names:
+                raise _no_column(str(path), column, file.schema_arrow.names)
+            number = 0
+            for batch in file.iter_batches(batch_size=1024, columns=[column]):
+                for text in batch.column(0).to_pylist():
+                    number += 1
+                    yield number, _text(str(path), number, column, text)
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from error
+
+
+def _no_column(place: str, column: str, names: Sequence[str]) -> DataError:
+    return DataError(f"{place} has no column {column!r}; it has {', '.join(names)}: use --set column=NAME")
+
+
+def _text(file: str, number: int, column: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DataError(f"{file}, row {number}: column {column!r} holds a {type(value).__name__}, and a text is needed")
+    return value
+
+
+def _hub_rows(source: Source) -> Iterator[tuple[int, str]]:
+    """Rows of a data set of the hub, streamed: nothing is stored. `hf:NAME:CONFIG@SPLIT`."""
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise DataError(f"{source.path} needs datasets; pip install 'lydite[data]'") from error
+    name, _, split = source.path.removeprefix(HUB).partition("@")
+    name, _, config = name.partition(":")
+    if not name:
+        raise UserError(f"{source.path!r} names no data set; write hf:OWNER/NAME")
+    try:
+        rows = load_dataset(name, config or None, split=split or "train", streaming=True)
+        for number, row in enumerate(rows, 1):
+            if source.column not in row:
+                raise _no_column(source.path, source.column, list(row))
+            yield number, _text(source.path, number, source.column, row[source.column])
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"cannot read {source.path}: {str(error).splitlines()[0] if str(error) else error!r}"
+        ) from error
