@@ -20,14 +20,14 @@ def prepare(
         list[str] | None,
         typer.Argument(
             metavar="[SOURCE...]",
-            help="Text, JSONL or Parquet files (.gz, .zst too), folders, patterns, or hf:NAME[:CONFIG][@SPLIT].",
+            help="Text, JSONL or Parquet files (.gz, .zst too), folders, patterns, or hf:NAME of the hub.",
         ),
     ] = None,
     tokenizer: Annotated[
         str, typer.Option("--tokenizer", "-t", help="A folder with a tokenizer.json, or bytes, or characters.")
     ] = "",
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="TOML file with settings and [[source]] tables.")
+        Path | None, typer.Option("--config", "-c", help="TOML file with settings and tables of sources.")
     ] = None,
     without: Annotated[
         str, typer.Option("--without", help="Tasks whose items no document may hold; with commas between.")

@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +97,13 @@ def prepare(
         work=out / WORK,
         workers=workers or (1 if size < _SMALL else available_cores()),
         on_progress=on_progress,
-        request=msgspec.to_builtins(
-            {
-                "sources": recipe.sources,
-                "files": [[str(file.path), file.path.stat().st_size] for file in files],
-                "settings": settings,
-                "tokenizer": known,
-                "evaluation_items": content_hash(banned) if banned else None,
-            }
-        ),
+        request={
+            "sources": _plain(recipe.sources),
+            "files": [[str(file.path), file.path.stat().st_size] for file in files],
+            "settings": _plain(settings),
+            "tokenizer": known,
+            "evaluation_items": content_hash(banned) if banned else None,
+        },
     )
     with _locked(out):
         if (out / INFO).exists():
@@ -116,8 +114,13 @@ def prepare(
             raise cannot_write(out, error) from error
 
 
+def _plain(value: Any) -> Any:
+    """As it is when it has been read again: lists where tuples were."""
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
 @contextlib.contextmanager
-def _locked(out: Path) -> Any:
+def _locked(out: Path) -> Iterator[None]:
     """The folder for this process alone; it holds a corpus, the work on one, or nothing."""
     if out.is_file():
         raise UserError(f"{out} is a file, and --out is a folder; choose another one")

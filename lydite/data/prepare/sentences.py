@@ -83,16 +83,15 @@ def sentence_starts(text: str) -> list[int]:
             end += 1
         if end >= len(text) or end <= starts[-1]:
             continue
-        if found.group()[0] == "." and _goes_on(text, found.start(), end):
+        mark = found.group()[0]
+        if mark in ".!?" and (text[end].islower() or (mark == "." and _is_short(text, found.start()))):
             continue
         starts.append(end)
     return starts
 
 
-def _goes_on(text: str, stop: int, after: int) -> bool:
-    """Whether the full stop at `stop` ends a word and not a sentence; what follows begins at `after`."""
-    if text[after].islower():
-        return True
+def _is_short(text: str, stop: int) -> bool:
+    """Whether the full stop at `stop` belongs to an abbreviation or an initial."""
     before = _LAST_WORD.search(text, max(0, stop - 24), stop)
     if before is None:
         return False
