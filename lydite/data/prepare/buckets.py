@@ -23,18 +23,17 @@ from lydite.data.prepare.clean import Cleaned
 from lydite.data.prepare.duplicates import BANDS
 from lydite.errors import DataError
 
-ROW = np.dtype(
-    [
-        ("high", "<u8"),
-        ("low", "<u8"),
-        ("document", "<u8"),
-        ("offset", "<u8"),
-        ("size", "<u4"),
-        ("characters", "<u4"),
-        ("source", "<u2"),
-        ("part", "<u2"),
-    ]
-)
+FIELDS = [
+    ("high", "<u8"),
+    ("low", "<u8"),
+    ("document", "<u8"),
+    ("offset", "<u8"),
+    ("size", "<u4"),
+    ("characters", "<u4"),
+    ("source", "<u2"),
+    ("part", "<u2"),
+]
+ROW = np.dtype(FIELDS)
 BAND = np.dtype([("hash", "<u8"), ("document", "<u8")])
 Rows = NDArray[Any]
 

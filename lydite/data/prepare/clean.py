@@ -7,7 +7,7 @@ first that holds, in the order: empty, short, rules, language, overlap with eval
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -141,15 +141,15 @@ def _count(counts: Counts, reason: str, size: int) -> None:
     entry[1] += size
 
 
-def normalize(text: str, form: str) -> str:
+def normalize(text: str, form: Literal["NFC", "NFKC", "none"]) -> str:
     """Line breaks as \\n, no control characters or byte-order marks, lone surrogates as U+FFFD, the Unicode normal form,
     no white space at either end."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.isascii():
         text = _SURROGATE.sub("\ufffd", text)
-        if form != "none" and not unicodedata.is_normalized(form, text):  # type: ignore[arg-type]
-            text = unicodedata.normalize(form, text)  # type: ignore[arg-type]
+        if form != "none" and not unicodedata.is_normalized(form, text):
+            text = unicodedata.normalize(form, text)
     return _CONTROL.sub("", text).strip()
 
 

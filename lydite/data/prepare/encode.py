@@ -45,7 +45,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 def vocab_size(tokenizer: Tokenizer) -> int:
     """Largest id + 1; ids may have gaps."""
-    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+    return int(max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)) + 1
 
 
 class Encoder:

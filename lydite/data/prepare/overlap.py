@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lydite.data.prepare.ngrams import Hashes, ngram_hashes, numbers, units
 
@@ -70,7 +71,7 @@ class Overlap:
         return None
 
 
-def _table(parts: list[tuple[Hashes, int]]) -> tuple[Hashes, "np.ndarray[tuple[int], np.dtype[np.int64]]"]:
+def _table(parts: list[tuple[Hashes, int]]) -> tuple[Hashes, NDArray[np.int64]]:
     hashes = np.concatenate([part for part, _ in parts])
     owners = np.repeat(np.array([owner for _, owner in parts], np.int64), [len(part) for part, _ in parts])
     unique, first = np.unique(hashes, return_index=True)

@@ -18,14 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lydite.data.prepare.buckets import BAND, ROW, Rows, bucket_of, cannot_write, name, read_array, sync
+from lydite.data.prepare.buckets import BAND, FIELDS, ROW, Rows, bucket_of, cannot_write, name, read_array, sync
 from lydite.data.prepare.duplicates import HASHES, similarity
 from lydite.data.prepare.ngrams import mix
 from lydite.data.prepare.recipe import Settings
 
-PLAN = np.dtype(
-    [*[(key, ROW.fields[key][0]) for key in ROW.names or ()], ("bucket", "<u2"), ("copy", "<u2"), ("validation", "<u1")]
-)  # type: ignore[index]
+PLAN = np.dtype([*FIELDS, ("bucket", "<u2"), ("copy", "<u2"), ("validation", "<u1")])
 """A document as it will be used: its row, the bucket that holds its text, which copy it is, and its split."""
 _PAIRS = 1 << 16
 
@@ -143,7 +141,7 @@ def plan(work: Path, bits: int, rates: Sequence[float], settings: Settings) -> N
 
 def _append(files: Sequence[Any], rows: Rows, validation: NDArray[np.bool_], bucket: int, copy: int, bits: int) -> None:
     planned = np.zeros(len(rows), PLAN)
-    for key in ROW.names or ():
+    for key, _ in FIELDS:
         planned[key] = rows[key]
     planned["bucket"], planned["copy"], planned["validation"] = bucket, copy, validation
     if copy:  # the copy's own place in the order
