@@ -70,6 +70,5 @@ def small(signatures: Hashes) -> NDArray[np.uint8]:
 
 def similarity(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Estimated Jaccard similarity of signatures at eight bits: [pairs, HASHES] twice, to [pairs]."""
-    equal = np.mean(one == other, axis=1, dtype=np.float64)
-    estimate: NDArray[np.float64] = (equal - 1 / 256) / (1 - 1 / 256)
-    return estimate
+    equal = np.asarray(np.mean(one == other, axis=1), np.float64)
+    return np.asarray((equal - 1 / 256) / (1 - 1 / 256), np.float64)
