@@ -168,6 +168,7 @@ def _prepare(job: _Job, bits: int) -> CorpusInfo:
     held = {"work": job.work, "tokenizer": folder, "dtype": dtype, "num_sources": len(job.recipe.sources)}
     done = documents = 0
     names = [source.name for source in job.recipe.sources]
+    job.on_progress("encode", 0, state.size, 0)
     for piece in ordered(encode_one, range(1 << bits), min(job.workers, 1 << bits), held):
         done += piece.size
         report.num_without_tokens += piece.num_without_tokens
@@ -290,6 +291,7 @@ def _merge(job: _Job, bits: int, dtype: str, size: int, documents: int) -> dict[
     shutil.rmtree(shards, ignore_errors=True)
     shards.mkdir()
     done = 0
+    job.on_progress("merge", 0, size, documents)
     for step in merge(job.work, 1 << bits, dtype, shards):
         if isinstance(step, dict):
             return step

@@ -24,7 +24,7 @@ _SAFE = regex.compile(
 )
 _MOST = 1 << 19
 """Words that are remembered."""
-_CHECKED = 16
+_CHECKED = 8
 """Texts that are encoded both ways."""
 
 
