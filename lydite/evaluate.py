@@ -22,6 +22,7 @@ import msgspec
 
 import lydite
 from lydite.errors import DataError, Interrupted, ModelError, RunError, TaskError
+from lydite.naming import under_rule
 from lydite.runs import (
     RunFolder,
     content_hash,
@@ -83,6 +84,7 @@ def evaluate(
     GenerateRequests' Decoding. Raises UserErrors, and Interrupted on Ctrl-C, after writing what was finished.
     """
     view = choose_view(model, task, view)
+    task = under_rule(task, model.info.rule) if view == "score" else task
     samples = select(task, limit, seed)
     run = _new_run(model, task, view, samples, {"limit": limit, "seed": seed, "decoding": dict(decoding or {})})
     if out is None:
@@ -228,6 +230,7 @@ def rescore(leaf: Path, task: Task) -> tuple[Run, Run]:
     with lock(leaf):
         before = read_run(leaf)
         _check_config(leaf, before)
+        task = under_rule(task, before.model.rule) if before.view == "score" else task
         # Keyed, so that a sample that stands in the file twice counts once, as when a run is continued.
         records = list({record.id: _rescored(record, task, before.view) for record in read_samples(leaf)}.values())
         if before.status == "done" and len(records) != before.n_samples:

@@ -197,6 +197,8 @@ class LabelProbs(Record, frozen=True, kw_only=True):
     """Probabilities over the labels of a LabelRequest (or one number for regression)."""
 
     probs: tuple[float, ...]
+    num_truncated: int = 0
+    """Tokens that were cut off because the model is too short."""
 
     def __post_init__(self) -> None:
         finite("LabelProbs", *self.probs)

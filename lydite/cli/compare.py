@@ -9,6 +9,7 @@ import msgspec
 import typer
 
 from lydite.errors import UserError
+from lydite.naming import metric_under
 from lydite.runs import LOGGED_BY
 from lydite.types import Metric, Run
 
@@ -65,4 +66,4 @@ def find_metric(run: Run, name: str) -> Metric | None:
         tasks, _ = load_tasks([run.environment.get("task_file", run.task.name)])
     except UserError:
         return None
-    return next((metric for task in tasks for metric in task.metrics if metric.name == name), None)
+    return metric_under([metric for task in tasks for metric in task.metrics], name)

@@ -48,7 +48,7 @@ def generate(
         bool, typer.Option("--trust-remote-code", help="Run code that a hub checkpoint brings along.")
     ] = False,
 ) -> int:
-    """Let a model write: on the screen as it comes, or from file to file.
+    """Let a model write: on the screen as it comes, or from file to file. Masked models fill the [MASK]s of a prompt.
 
     `lydite generate smollm2-135m-instruct "The capital of France is"`
     """
@@ -66,6 +66,13 @@ def generate(
             settings=settings,
             on_progress=on_progress,
         )
+    if loaded.info.family == "masked":
+        from lydite.cli.generate_fill import Filler, fill_masks
+        from lydite.models.masked import MaskedModel
+
+        assert isinstance(loaded, MaskedModel)
+        filler = Filler(loaded, decoding, num=num, probs=probs, chat=chat or bool(system))
+        return fill_masks(filler, prompt, in_, out)
     if "generate" not in loaded.info.can:
         raise UserError(f"{model} cannot generate text")
     with Speaker(loaded, decoding, seed=seed, num=num, probs=probs) as speaker:

@@ -7,25 +7,40 @@ under way; the same command continues, and a file that holds the answers of othe
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
-from lydite.cli.generate_live import Bit, Speaker
 from lydite.data.files import read_rows
 from lydite.errors import DataError, Interrupted, UserError
 from lydite.report.text import one_line
 from lydite.runs import content_hash, encode
-from lydite.types import Completion, Failure, GenerateRequest, Message, Output
+from lydite.types import GenerateRequest, Message, Model
 
 _BLOCK = 256
 """Rows that are asked for at one time."""
 _ADDED = ("completions", "request")
+
+
+class Writer(Protocol):
+    """Whoever answers prompts: with texts (Speaker), or with what may stand in their gaps (Filler)."""
+
+    model: Model
+    num: int
+    probs: bool
+
+    def request(self, sample_id: str, prompt: str | tuple[Message, ...], index: int = 0) -> GenerateRequest:
+        """The index-th text for a prompt or a conversation."""
+        ...
+
+    def answers(self, requests: Sequence[GenerateRequest]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(position, answer as it is written to a file): a failure under `failure`."""
+        ...
 
 
 class _Job(msgspec.Struct, frozen=True):
@@ -37,7 +52,7 @@ class _Job(msgspec.Struct, frozen=True):
     """Hash of all that decides its texts."""
 
 
-def generate_files(speaker: Speaker, source: Path, out: Path, *, chat: bool, head: tuple[Message, ...]) -> int:
+def generate_files(speaker: Writer, source: Path, out: Path, *, chat: bool, head: tuple[Message, ...]) -> int:
     """Answers the rows of `source` that `out` does not hold yet; the exit code."""
     jobs = list(_jobs(speaker, source, chat, head))
     done = _known(out, {job.key for job in jobs})
@@ -66,7 +81,7 @@ def generate_files(speaker: Speaker, source: Path, out: Path, *, chat: bool, hea
     return 2 if failed else 0
 
 
-def _jobs(speaker: Speaker, source: Path, chat: bool, head: tuple[Message, ...]) -> Iterator[_Job]:
+def _jobs(speaker: Writer, source: Path, chat: bool, head: tuple[Message, ...]) -> Iterator[_Job]:
     seen: set[str] = set()
     for number, row in read_rows(source):
         if clash := [name for name in _ADDED if name in row]:
@@ -120,13 +135,13 @@ def _known(out: Path, wanted: set[str]) -> set[str]:
     return found
 
 
-def _lines(speaker: Speaker, jobs: list[_Job]) -> Iterator[tuple[bytes, bool]]:
+def _lines(speaker: Writer, jobs: list[_Job]) -> Iterator[tuple[bytes, bool]]:
     """Finished rows as lines, and whether one of their texts failed."""
     waiting = iter(jobs)
     while block := list(islice(waiting, _BLOCK)):
         owners = [(job, index) for job in block for index in range(len(job.requests))]
         texts: dict[str, dict[int, dict[str, Any]]] = {job.key: {} for job in block}
-        for position, answer in _answers(speaker, [job.requests[index] for job, index in owners]):
+        for position, answer in speaker.answers([job.requests[index] for job, index in owners]):
             job, index = owners[position]
             texts[job.key][index] = answer
             if len(texts[job.key]) == len(job.requests):
@@ -135,28 +150,3 @@ def _lines(speaker: Speaker, jobs: list[_Job]) -> Iterator[tuple[bytes, bool]]:
                     continue  # the same command asks again
                 failed = any("failure" in one for one in mine)
                 yield encode(job.row | {"completions": mine, "request": job.key}) + b"\n", failed
-
-
-def _answers(speaker: Speaker, requests: list[GenerateRequest]) -> Iterator[tuple[int, dict[str, Any]]]:
-    if not speaker.probs:
-        for position, output in speaker.model.answer(requests):
-            yield position, _plain(output, None)
-        return
-    tokens: list[Bit] = []
-    for position, found in speaker.stream(requests):
-        if isinstance(found, Bit):
-            tokens += [found] if found.logprob is not None else []
-        else:
-            yield position, _plain(found, tokens)
-            tokens = []
-
-
-def _plain(output: Output, tokens: list[Bit] | None) -> dict[str, Any]:
-    if isinstance(output, Failure):
-        return {"failure": output.reason} | ({"transient": True} if output.transient else {})
-    assert isinstance(output, Completion)
-    said = {"text": output.text, "num_tokens": output.num_tokens, "finish": output.finish}
-    said |= {"num_truncated": output.num_truncated} if output.num_truncated else {}
-    if tokens is not None:
-        said["tokens"] = [[bit.token, bit.logprob] for bit in tokens[: output.num_tokens]]
-    return said

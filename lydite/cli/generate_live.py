@@ -84,6 +84,20 @@ class Speaker:
             for ticket in tickets:
                 ticket.cancel()
 
+    def answers(self, requests: Sequence[GenerateRequest]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(position, answer as it is written to a file), as texts are done."""
+        if not self.probs:
+            for position, output in self.model.answer(requests):
+                yield position, _plain(output, None)
+            return
+        tokens: list[Bit] = []
+        for position, found in self.stream(requests):
+            if isinstance(found, Bit):
+                tokens += [found] if found.logprob is not None else []
+            else:
+                yield position, _plain(found, tokens)
+                tokens = []
+
     def submit(self, request: GenerateRequest) -> "Ticket":
         """Asks the decoder of a model that runs here."""
         from lydite.engine.live import Live
@@ -114,6 +128,17 @@ class Speaker:
                 if isinstance(event, Completion) and (rest := stream.rest(event.text)):
                     yield Bit(rest)
                 yield event
+
+
+def _plain(output: Output, tokens: list[Bit] | None) -> dict[str, Any]:
+    if isinstance(output, Failure):
+        return {"failure": output.reason} | ({"transient": True} if output.transient else {})
+    assert isinstance(output, Completion)
+    said = {"text": output.text, "num_tokens": output.num_tokens, "finish": output.finish}
+    said |= {"num_truncated": output.num_truncated} if output.num_truncated else {}
+    if tokens is not None:
+        said["tokens"] = [[bit.token, bit.logprob] for bit in tokens[: output.num_tokens]]
+    return said
 
 
 # --------------------------------------------------------------------------------------------- the screen
@@ -199,7 +224,7 @@ class _Screen:
     def show(self, bit: Bit) -> None:
         """A stretch of text, now."""
         if self.console.is_terminal:
-            style = "" if bit.logprob is None else _colour(math.exp(bit.logprob))
+            style = "" if bit.logprob is None else colour_of(math.exp(bit.logprob))
             self.console.print(Text(clean(bit.text), style=style), end="")
         else:
             sys.stdout.write(bit.text)
@@ -219,5 +244,5 @@ class _Screen:
         self.console.print(Text(text, style="dim"))
 
 
-def _colour(probability: float) -> str:
+def colour_of(probability: float) -> str:
     return next(colour for least, colour in _COLOURS if probability >= least)

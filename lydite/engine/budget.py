@@ -37,7 +37,7 @@ def available_bytes(device: str = "cpu") -> int:
 
 def bytes_per_position(config: dict[str, Any], itemsize: int) -> int:
     """Size of the keys and values of one token in all layers."""
-    hidden = int(config.get("hidden_size") or config.get("n_embd") or 1024)
+    hidden = int(config.get("hidden_size") or config.get("n_embd") or config.get("d_model") or 1024)
     layers = int(config.get("num_hidden_layers") or config.get("n_layer") or 24)
     heads = int(config.get("num_attention_heads") or config.get("n_head") or 16)
     width = int(config.get("head_dim") or hidden // heads)
@@ -46,7 +46,7 @@ def bytes_per_position(config: dict[str, Any], itemsize: int) -> int:
 
 def batch_rows(config: dict[str, Any], itemsize: int, device: str) -> int:
     """Token rows of a scoring batch, from a rough size of a layer's activations and of all keys and values."""
-    hidden = int(config.get("hidden_size") or config.get("n_embd") or 1024)
+    hidden = int(config.get("hidden_size") or config.get("n_embd") or config.get("d_model") or 1024)
     inner = int(config.get("intermediate_size") or 4 * hidden)
     row = itemsize * (22 * hidden + 4 * inner) + bytes_per_position(config, itemsize)
     most = _CUDA_ROWS if device.startswith("cuda") else _CPU_ROWS

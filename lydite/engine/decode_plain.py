@@ -135,12 +135,7 @@ class PlainGenerator:
     def _run(
         self, batch: list[Prompt], requests: Sequence[GenerateRequest], decoding: Decoding
     ) -> list[Completion | Failure]:
-        width = max(len(prompt.ids) for prompt in batch)
-        ids = torch.full((len(batch), width), self.pad, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(batch):
-            ids[row, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
-            mask[row, width - len(prompt.ids) :] = 1
+        inputs, first, width = self._inputs(batch)
         watch, stops = Watch(), StoppingCriteriaList()
         if decoding.stop_strings:
             stops.append(StopStrings(self.texts, decoding.stop_strings, width))
@@ -150,18 +145,17 @@ class PlainGenerator:
             stops.append(Complete(constraints))
         processors = LogitsProcessorList([watch])
         if decoding.do_sample or has_penalty(decoding) or constraints:
-            processors.append(Warp(decoding, width, [width - len(prompt.ids) for prompt in batch], constraints))
+            processors.append(Warp(decoding, width, first, constraints))
         with torch.inference_mode(), torch.random.fork_rng():
             if decoding.do_sample:
                 torch.manual_seed(int(make_generator(requests[batch[0].index]).integers(2**62)))
             out = self.model.generate(
-                ids.to(self.model.device),
-                attention_mask=mask.to(self.model.device),
+                **{key: value.to(self.model.device) for key, value in inputs.items()},
                 generation_config=self._config(decoding),
                 stopping_criteria=stops,
                 logits_processor=processors,
             )
-        self.num_computed += int(mask.sum())
+        self.num_computed += int(inputs["attention_mask"].sum())
         return [
             Failure(reason="not a number among the model's probabilities")
             if bad
@@ -174,6 +168,16 @@ class PlainGenerator:
                 strict=True,
             )
         ]
+
+    def _inputs(self, batch: list[Prompt]) -> tuple[dict[str, Tensor], list[int], int]:
+        """What `generate` is given, where each prompt begins in its rows, and where new tokens do."""
+        width = max(len(prompt.ids) for prompt in batch)
+        ids = torch.full((len(batch), width), self.pad, dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(batch):
+            ids[row, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
+            mask[row, width - len(prompt.ids) :] = 1
+        return {"input_ids": ids, "attention_mask": mask}, [width - len(prompt.ids) for prompt in batch], width
 
     def _constraint(self, decoding: Decoding) -> Constraint | None:
         constraint = self.texts.constraints.make(decoding)

@@ -59,14 +59,19 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
+class Text:
     """The tokens of one text, and how they lie about the end of its context."""
 
     ids: Ids
+    encoding: Encoding
     inside: int = 0
     """How many tokens end within the context."""
     spanned: bool = False
     """Whether the next one holds characters of the context."""
+
+    def words(self) -> Ids:
+        """Number of the word that each token is part of, as the pre-tokenizer cuts words; -1 where it is of none."""
+        return np.asarray([-1 if word is None else word for word in self.encoding.word_ids], dtype=np.int32)
 
 
 class Encoder:
@@ -95,25 +100,26 @@ class Encoder:
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_padding()
         self._backend.no_truncation()
-        self.prefix = self._find_prefix(wants_bos)
+        self.prefix, self.suffix = self._find_specials(wants_bos)
         lead = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         self.lead: tuple[int, ...] = self.prefix or (() if lead is None else (lead,))
         self._chats: dict[tuple[Message, ...], str] = {}
         self._pieces: dict[int, str] = {}
 
-    def _find_prefix(self, wants_bos: bool | None) -> tuple[int, ...]:
-        """The special tokens that stand before every text: what the tokenizer puts there, else the family's BOS."""
+    def _find_specials(self, wants_bos: bool | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The special tokens that the tokenizer puts before every text (else the family's BOS) and behind it."""
         if wants_bos is False:
-            return ()
+            return (), ()
         plain = self.tokenizer("a", add_special_tokens=False)["input_ids"]
         full = self.tokenizer("a")["input_ids"]
         starts = [i for i in range(len(full)) if full[i : i + len(plain)] == plain]
         prefix = tuple(full[: starts[0]]) if starts else ()
+        suffix = tuple(full[starts[0] + len(plain) :]) if starts else ()
         if not prefix and wants_bos:
             if self.tokenizer.bos_token_id is None:
                 raise ModelError("this family of models needs a BOS token, but its tokenizer names none; set bos_token")
             prefix = (self.tokenizer.bos_token_id,)
-        return prefix
+        return prefix, suffix
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -163,8 +169,12 @@ class Encoder:
 
     def prompt_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Prompts for generation: the same BOS rule as for scoring; an empty prompt is the leading token alone."""
+        return [self._before(ids) + ids for ids in self.text_ids(texts)]
+
+    def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Texts without any special tokens around them."""
         found = {text: encoding.ids for text, encoding in self._tokenize(texts).items()}
-        return [self._before(found[text]) + found[text] for text in texts]
+        return [found[text] for text in texts]
 
     def _tokenize(self, texts: Iterable[str]) -> dict[str, Encoding]:
         """Each distinct text once, no special tokens added."""
@@ -195,21 +205,26 @@ class Encoder:
 
         Requests with the same sample_id and the same context must come in one call, because they share their cut.
         """
+        answers: list[Encoded | Failure | None] = [None] * len(requests)
+        for i, text, cut in self.place(requests):
+            answers[i] = self._encode_one(requests[i], text, cut)
+        return [answer for answer in answers if answer is not None]
+
+    def place(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, Text, int]]:
+        """Yields (index, its context and continuation as tokens, how many of them come before the scored span)."""
         groups: dict[tuple[str, str], list[int]] = {}
         for i, request in enumerate(requests):
             context = self.render(request.messages) if request.messages else request.context
             groups.setdefault((request.sample_id, context), []).append(i)
-        answers: list[Encoded | Failure | None] = [None] * len(requests)
         for some in _slices(groups):
             found = self._tokenize(c + requests[i].continuation for (_, c), members in some for i in members)
             for (_, context), members in some:
                 texts = [_place(found[context + requests[i].continuation], context) for i in members]
                 cut = common_cut(texts)
                 for i, text in zip(members, texts, strict=True):
-                    answers[i] = self._encode_one(requests[i], text, cut)
-        return [answer for answer in answers if answer is not None]
+                    yield i, text, cut
 
-    def _encode_one(self, request: ScoreRequest, text: _Text, cut: int) -> Encoded | Failure:
+    def _encode_one(self, request: ScoreRequest, text: Text, cut: int) -> Encoded | Failure:
         if not request.continuation:
             return Failure(reason="the continuation is empty")
         spanned = text.spanned or cut < text.inside
@@ -273,12 +288,12 @@ def _slices(groups: Mapping[tuple[str, str], list[int]]) -> Iterator[list[tuple[
         yield run
 
 
-def _place(encoding: Encoding, context: str) -> _Text:
+def _place(encoding: Encoding, context: str) -> Text:
     """Where the tokens of a text lie about the end of its context."""
     ids = np.asarray(encoding.ids, dtype=np.int32)
     join = len(context)
     if join == 0:
-        return _Text(ids)
+        return Text(ids, encoding)
     last = next((t for t in map(encoding.char_to_token, range(join - 1, -1, -1)) if t is not None), None)
     inside = 0 if last is None else last
     while inside < len(ids) and _span(encoding, inside)[1] <= join:
@@ -287,7 +302,7 @@ def _place(encoding: Encoding, context: str) -> _Text:
     # covers belongs to the next one.
     uncovered = context[-1].isspace() and (inside == 0 or _span(encoding, inside - 1)[1] < join)
     spanned = inside < len(ids) and (uncovered or _span(encoding, inside)[0] < join)
-    return _Text(ids, inside, spanned)
+    return Text(ids, encoding, inside, spanned)
 
 
 def _span(encoding: Encoding, token: int) -> tuple[int, int]:
@@ -297,7 +312,7 @@ def _span(encoding: Encoding, token: int) -> tuple[int, int]:
     return int(span[0]), int(span[1])
 
 
-def common_cut(texts: Sequence[_Text]) -> int:
+def common_cut(texts: Sequence[Text]) -> int:
     """How many tokens, equal in all texts, lie within the context: the border from which all of them are scored."""
     first = texts[0].ids
     cut = len(first)

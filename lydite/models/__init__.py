@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lydite.errors import ModelError
+from lydite.models.families import Family, family_of
 from lydite.types import Model
 
 __all__ = ["load_model"]
@@ -70,10 +71,39 @@ def _load(
         trust_remote_code=trust_remote_code,
         on_progress=on_progress,
     )
-    from lydite.models.causal import load_causal
     from lydite.models.own import register
 
     register()
     if trust_remote_code:
         chosen["trust_remote_code"] = True
-    return load_causal(found.folder, name=found.name, source=found.source, dtype=dtype, device=device, settings=chosen)
+    load = _loader(family_of(found.folder), found.name)
+    return load(found.folder, name=found.name, source=found.source, dtype=dtype, device=device, settings=chosen)
+
+
+def _loader(family: Family, name: str) -> Callable[..., Model]:
+    """The function that loads checkpoints of a family; its module is imported now."""
+    if family == "causal":
+        from lydite.models.causal import load_causal
+
+        return load_causal
+    if family == "masked":
+        from lydite.models.masked import load_masked
+
+        return load_masked
+    if family == "seq2seq":
+        from lydite.models.seq2seq import load_seq2seq
+
+        return load_seq2seq
+    if family == "permutation":
+        from lydite.models.permutation import load_permutation
+
+        return load_permutation
+    if family == "classifier":
+        from lydite.models.classifier import load_classifier
+
+        return load_classifier
+    if family == "span":
+        from lydite.models.span import load_span
+
+        return load_span
+    raise ModelError(f"{name} is a model of the family {family}, which cannot be loaded yet")

