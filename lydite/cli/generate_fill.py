@@ -98,5 +98,8 @@ def _show(filler: Filler, prompt: str) -> int:
         if len(found) > 1:
             console.print(Text(f"--- mask {number} of {len(found)}", style="dim"))
         for one in candidates:
-            console.print(Text(f"{one.prob:.4f}\t{clean(one.token)!r}", style=colour_of(one.prob)))
+            if not console.is_terminal:
+                sys.stdout.write(f"{one.prob:.4f}\t{clean(one.token)!r}\n")
+                continue
+            console.print(Text(f"{one.prob:.4f}  {clean(one.token)!r}", style=colour_of(one.prob)))
     return 0

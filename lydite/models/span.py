@@ -150,6 +150,8 @@ class SpanModel:
         if not best.is_number:
             return Failure(reason="not a number among the head's outputs")
         start, end = best.chars
+        found = passage[start:end]  # tokens of SentencePiece reach over the space before them
+        start, end = start + len(found) - len(found.lstrip()), end - len(found) + len(found.rstrip())
         if not self.chosen.no_answer or math.isinf(best.null):
             return Span(start=start, end=end, text=passage[start:end])
         none = float(torch.sigmoid(torch.tensor(best.null - best.score, dtype=torch.float64)))

@@ -143,7 +143,7 @@ def brute_force(folder: Path, question: str, passage: str, longest: int, stride:
         for i in range(len(ids)):
             for j in range(i, min(len(ids), i + 30)):
                 if of[i] == of[j] == 1 and starts[i] + ends[j] > best:
-                    best, text = starts[i] + ends[j], passage[where[i][0] : where[j][1]]
+                    best, text = starts[i] + ends[j], passage[where[i][0] : where[j][1]].strip()
     return text, best, null
 
 
