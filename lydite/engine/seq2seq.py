@@ -171,9 +171,12 @@ class PairScorer:
         tally = Tally([len(window.target) - window.first for window in windows])
         for batch in like_lengths([len(ids) for ids in sources], self.reader.batch_tokens):
             states = self._encode([sources[i] for i in batch])
-            inputs = [(state, ids, numbers) for state, i in zip(states, batch, strict=True)
-                      for ids, numbers in decoders[i].items()]  # fmt: skip
-            yield from self._decode(inputs, windows, tally)
+            made = [
+                (state, ids, numbers)
+                for state, i in zip(states, batch, strict=True)
+                for ids, numbers in decoders[i].items()
+            ]
+            yield from self._decode(made, windows, tally)
 
     def _encode(self, sources: Sequence[Ids]) -> list[Tensor]:
         """For each source its states [T, D]."""

@@ -93,7 +93,7 @@ def read_json(path: Path, shown: str) -> dict[str, Any] | None:
 
 
 def _own_shape(config: Mapping[str, Any], shown: str) -> Family:
-    shape = config.get("shape")
+    shape = str(config.get("shape"))
     if shape not in _SHAPES:
         raise ModelError(f"{shown} has the shape {shape!r}; a lydite_transformer is one of {', '.join(_SHAPES)}")
     return _SHAPES[shape]

@@ -33,7 +33,8 @@ class HeadRunner:
         self._segments = segments and knows and (config.get("type_vocab_size") or 2) > 1
         self._left = config.get("model_type") == "xlnet" and "Classification" in type(model).__name__
         # Those of BART and T5 read the last end of sequence, and want rows with as many of them in a batch.
-        self._end = config.get("eos_token_id") if config.get("is_encoder_decoder") else None
+        end = config.get("eos_token_id")
+        self._end = end if config.get("is_encoder_decoder") and isinstance(end, int) else None
 
     def run(self, rows: Sequence[Joined]) -> Iterator[tuple[list[int], Any]]:
         """Yields (indices of a batch's rows, the network's output for them) until all have run."""
