@@ -52,6 +52,8 @@ class PackedLinear(nn.Module):
         step = stretch or size
         self.in_features, self.out_features = linear.in_features, size
         self.dtype = torch.bfloat16 if layout == "bfloat16" else linear.weight.dtype
+        # Some models look at the dtype of a weight before they use the layer (T5); there is nothing else in it.
+        self.weight = torch.empty_like(linear.weight, device="meta")
         self.bias = None if linear.bias is None else linear.bias.detach().to(self.dtype)
         pack = _HalfWeight if layout == "float16" else _OneDnnWeight
         with torch.no_grad():

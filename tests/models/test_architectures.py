@@ -57,7 +57,7 @@ def asked() -> list[Request]:
     for q, text in enumerate(TEXTS):
         for c, choice in enumerate((" the cat", " the dog sat on it", "s", " 猫")):
             requests.append(ScoreRequest(sample_id=f"q{q}", index=c, context=text[:24], continuation=choice))
-        requests.append(ScoreRequest(sample_id=f"e{q}", index=0, continuation=text[:30]))
+        requests.append(ScoreRequest(sample_id=f"e{q}", index=0, continuation=text[:18]))
     whole = " ".join(TEXTS[:4])
     requests += [ScoreRequest(sample_id="w", index=i, continuation=whole, window=kind) for i, kind in
                  enumerate(("max_context", "disjoint"))]  # fmt: skip

@@ -21,7 +21,10 @@ from tests.tiny import TEXTS
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     top = tmp_path_factory.mktemp("seq2seq")
-    return {name: save_family(top / name, name) for name in ("t5", "bart")}
+    return {
+        "t5": save_family(top / "t5", "t5"),
+        "bart": save_family(top / "bart", "bart", max_position_embeddings=160),
+    }
 
 
 def load(folder: Path, **settings: object) -> Seq2SeqModel:
@@ -162,7 +165,7 @@ def by_hand(folder: Path, prompt: str, start: list[int], steps: int, penalty: fl
     for _ in range(steps):
         with torch.inference_mode():
             out = model(**tokenizer(prompt, return_tensors="pt"), decoder_input_ids=torch.tensor([ids]))
-        logits = out.logits[0, -1]
+        logits = out.logits[0, -1].clone()
         for seen in set(ids[len(start) :]):
             logits[seen] = logits[seen] * penalty if logits[seen] < 0 else logits[seen] / penalty
         token = int(logits.argmax())
