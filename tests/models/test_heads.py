@@ -23,9 +23,8 @@ def names(labels: Sequence[str]) -> dict[str, object]:
 
 
 def save_classifier(folder: Path, name: str, labels: Sequence[str] = LABELS, **config: object) -> Path:
-    pads: dict[str, object] = {"gpt2": {"pad_token_id": 2}, "bart": {"eos_token_id": 2}, "t5": {"eos_token_id": 1}}.get(
-        name, {}
-    )
+    known = {"gpt2": {"pad_token_id": 2}, "bart": {"eos_token_id": 2}, "t5": {"eos_token_id": 1}}
+    pads: dict[str, object] = dict(known.get(name, {}))
     if name in ("albert", "roberta", "bart", "gpt2"):  # room for a pair in tiny tokens
         pads |= {"n_positions" if name == "gpt2" else "max_position_embeddings": 160}
     auto = transformers.AutoModelForSequenceClassification
