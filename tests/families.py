@@ -13,7 +13,11 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from lydite.models.own import register
+from lydite.models.transformer_config import LyditeTransformerConfig as Ours
 from tests.tiny import TEXTS, tiny_tokenizer
+
+register()
 
 
 def wordpiece() -> PreTrainedTokenizerFast:
@@ -156,9 +160,27 @@ FAMILIES: dict[str, tuple[Callable[[], PreTrainedTokenizerFast], Callable[[int],
         ),
     ),
 }
-MASKED = ("bert", "roberta", "albert", "electra")
+_OURS: dict[str, Any] = _BLOCK | {"max_position_embeddings": 64}
+FAMILIES |= {
+    "our-encoder": (
+        wordpiece,
+        lambda v: Ours(**_OURS, vocab_size=v, shape="encoder", pad_token_id=0, type_vocab_size=2),
+    ),
+    "our-decoder": (
+        tiny_tokenizer,
+        lambda v: Ours(**_OURS, vocab_size=v, shape="decoder", bos_token_id=0, eos_token_id=1),
+    ),
+    "our-encoder-decoder": (
+        lambda: unigram("t5"),
+        lambda v: Ours(
+            **_OURS, vocab_size=v, shape="encoder-decoder", pad_token_id=0, eos_token_id=1, decoder_start_token_id=0
+        ),
+    ),
+}
+MASKED = ("bert", "roberta", "albert", "electra", "our-encoder")
 HEADS = dict.fromkeys(MASKED, transformers.AutoModelForMaskedLM) | {
     "t5": transformers.AutoModelForSeq2SeqLM,
+    "our-encoder-decoder": transformers.AutoModelForSeq2SeqLM,
     "bart": transformers.AutoModelForSeq2SeqLM,
 }
 

@@ -66,7 +66,7 @@ def family_of_config(config: Mapping[str, Any], shown: str) -> Family:
         if named.endswith(end):
             return family
     if kind == "lydite_transformer":
-        return _own_shape(config, shown)
+        return _own_shape(config, named, shown)
     if kind in _PERMUTATION:
         return "permutation"
     if config.get("is_encoder_decoder"):
@@ -92,7 +92,9 @@ def read_json(path: Path, shown: str) -> dict[str, Any] | None:
     return content
 
 
-def _own_shape(config: Mapping[str, Any], shown: str) -> Family:
+def _own_shape(config: Mapping[str, Any], named: str, shown: str) -> Family:
+    if named.endswith("Model"):
+        raise ModelError(f"{shown} ({named}) is {_NO_HEAD}")
     shape = str(config.get("shape"))
     if shape not in _SHAPES:
         raise ModelError(f"{shown} has the shape {shape!r}; a lydite_transformer is one of {', '.join(_SHAPES)}")

@@ -29,8 +29,9 @@ class HeadRunner:
         self.num_computed = 0
         config = model.config.to_dict()
         knows = "token_type_ids" in inspect.signature(model.forward).parameters
-        # RoBERTa has one kind of segment only, whatever its tokenizer says.
-        self._segments = segments and knows and (config.get("type_vocab_size") or 2) > 1
+        kinds = config.get("type_vocab_size")
+        # RoBERTa has one kind of segment only, whatever its tokenizer says; ours may have none.
+        self._segments = segments and knows and (kinds is None or kinds > 1)
         self._left = config.get("model_type") == "xlnet" and "Classification" in type(model).__name__
         # Those of BART and T5 read the last end of sequence, and want rows with as many of them in a batch.
         end = config.get("eos_token_id")

@@ -35,6 +35,9 @@ RULES = {
     "xlnet": ("permutation", "permutation"),
     "t5": ("seq2seq", "seq2seq"),
     "bart": ("seq2seq", "seq2seq"),
+    "our-encoder": ("masked", "pseudo:within_word_l2r"),
+    "our-decoder": ("causal", "causal"),
+    "our-encoder-decoder": ("seq2seq", "seq2seq"),
 }
 
 

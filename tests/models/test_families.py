@@ -64,6 +64,7 @@ def test_family(tmp_path: Path, family: str, config: dict[str, object]) -> None:
         ({"model_type": "bert", "architectures": ["BertForTokenClassification"]}, "labels single tokens"),
         ({"model_type": "xlnet", "architectures": ["XLNetForQuestionAnswering"]}, "XLNetForQuestionAnsweringSimple"),
         ({"model_type": "lydite_transformer", "shape": "ring"}, "shape 'ring'"),
+        ({"model_type": "lydite_transformer", "architectures": ["LyditeTransformerModel"]}, "backbone without a head"),
         ({}, "checkpoint of no known type"),
         ({"model_type": "vit"}, "is a vit, which is no language model"),
     ],

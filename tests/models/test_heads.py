@@ -50,7 +50,7 @@ TEXT_PAIRS = [
 ]
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "albert", "electra", "xlnet", "bart", "t5", "gpt2"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "albert", "electra", "xlnet", "bart", "t5", "gpt2", "our-encoder"])
 def test_labels_equal_transformers_one_row_at_a_time(name: str, tmp_path: Path) -> None:
     folder = save_classifier(tmp_path / name, name)
     model = load_model(str(folder))
