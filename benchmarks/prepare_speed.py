@@ -7,8 +7,8 @@ documents of about 3,000 characters, English and Chinese apart, and a byte-level
 each. The pipeline is that of transformers' run_clm.py: load_dataset, map(tokenize), map(group_texts) into blocks of 1,024,
 both in batches of 1,000; with processes, and with the tokenizer's own threads. Lydite runs twice: only tokens (no duplicates
 looked for, as in the pipeline), and with all that it does by default and the rules of Gopher on top. Sides take turns, each in a
-process of its own; times are wall-clock from the first line read to the last byte on disk, imports left out. Every
-document's ids are compared.
+process of its own; times are from the first line read to the last byte on disk, imports left out, by the clock and of the
+processors (of all processes of a side together, which a busy machine hardly moves). Every document's ids are compared.
 """
 
 import argparse
@@ -23,7 +23,7 @@ BEGIN, END = "<!-- prepare: begin -->", "<!-- prepare: end -->"
 ENGLISH = ("sotu.txt", "brown_plain.txt", "moby_dick.txt", "tinyshakespeare.txt")
 
 PEER = """
-import hashlib, itertools, json, os, sys, time
+import hashlib, itertools, json, os, resource, sys, time
 rows, folder, cache, how, processes, out = sys.argv[1:]
 os.environ["TOKENIZERS_PARALLELISM"] = "true" if how == "threads" else "false"
 import datasets, transformers
@@ -39,32 +39,38 @@ def group(batch):
     blocks["labels"] = blocks["input_ids"].copy()
     return blocks
 num_proc = int(processes) if how == "processes" else None
+def spent():
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in both)
 if __name__ == "__main__":
-    start = time.perf_counter()
+    start, begun = time.perf_counter(), spent()
     data = datasets.load_dataset("json", data_files=rows, split="train", cache_dir=cache)
     tokens = data.map(tokenize, batched=True, num_proc=num_proc, remove_columns=data.column_names)
     packed = tokens.map(group, batched=True, num_proc=num_proc)
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, spent() - begun
     digests = sorted(hashlib.sha1(json.dumps(row).encode()).hexdigest() for row in tokens["input_ids"])
-    json.dump({"seconds": seconds, "tokens": sum(map(len, tokens["input_ids"])), "digests": digests}, open(out, "w"))
+    json.dump({"seconds": seconds, "cpu": cpu, "tokens": sum(map(len, tokens["input_ids"])), "digests": digests}, open(out, "w"))
 """
 
 OURS = """
-import hashlib, json, sys, time
+import hashlib, json, resource, sys, time
 from pathlib import Path
 from lydite.data.corpus import open_corpus
 from lydite.data.prepare import prepare, read_recipe
 rows, folder, cache, how, processes, out = sys.argv[1:]
 only = ["exact_duplicates=false", "near_duplicates=false"]
 more = ["rules=gopher_quality,gopher_repetition"]
+def spent():
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in both)
 if __name__ == "__main__":
-    start = time.perf_counter()
+    start, begun = time.perf_counter(), spent()
     recipe = read_recipe(None, [rows], ["validation=0", *(only if how == "tokens" else more)], folder)
     info = prepare(recipe, Path(cache), workers=int(processes))
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, spent() - begun
     split = open_corpus(cache).split("train")
     digests = sorted(hashlib.sha1(json.dumps(ids.tolist()).encode()).hexdigest() for ids in split)
-    json.dump({"seconds": seconds, "tokens": split.num_tokens, "digests": digests}, open(out, "w"))
+    json.dump({"seconds": seconds, "cpu": cpu, "tokens": split.num_tokens, "digests": digests}, open(out, "w"))
 """
 
 
@@ -137,10 +143,12 @@ def measure(peer: str, texts: list[str], processes: int, rounds: int) -> dict[st
         for _ in range(rounds):
             for how, (python, code) in ways.items():
                 found[how].append(run(python, code, top, how, processes))
-    return {
-        how: {**passes[0], "seconds": statistics.median(one["seconds"] for one in passes)}
-        for how, passes in found.items()
-    }
+                print(f"{how}: {found[how][-1]['seconds']:.1f} s", file=sys.stderr, flush=True)
+    return {how: {**passes[0], **_medians(passes)} for how, passes in found.items()}
+
+
+def _medians(passes: list[dict]) -> dict[str, float]:
+    return {key: statistics.median(one[key] for one in passes) for key in ("seconds", "cpu")}
 
 
 def main() -> None:
@@ -149,27 +157,31 @@ def main() -> None:
     parser.add_argument("--peer", required=True)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=("English", "Chinese"), help="one of the two texts")
     parser.add_argument("--share", type=float, default=1.0, help="of the documents; less to try it")
     parser.add_argument("--write", type=Path, help="a page with the marks prepare: begin and prepare: end")
     options = parser.parse_args()
     lines = [
-        "| text | MB | datasets.map, processes | threads | Lydite, tokens only | times faster | with all rules | times faster "
-        "| documents whose ids are equal |",
-        "| --- | --: | --: | --: | --: | --: | --: | --: | --: |",
+        "| text | MB | seconds | datasets.map, processes | threads | Lydite, tokens only | times faster | with all rules | "
+        "times faster | documents whose ids are equal |",
+        "| --- | --: | --- | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for language, texts in documents(options.data).items():
+        if options.only not in (None, language):
+            continue
         texts = list(dict.fromkeys(texts))[: int(len(texts) * options.share)]
         size = sum(len(text.encode()) for text in texts) / 1e6
         found = measure(options.peer, texts, options.processes, options.rounds)
-        best = min(found["processes"]["seconds"], found["threads"]["seconds"])
         equal = len(set(found["tokens"]["digests"]) & set(found["processes"]["digests"]))
         same = found["tokens"]["digests"] == found["processes"]["digests"]
-        cells = [f"{found[how]['seconds']:.1f} s ({size / found[how]['seconds']:.1f} MB/s)" for how in found]
-        cells.insert(3, f"{best / found['tokens']['seconds']:.1f}")
-        cells.append(f"{best / found['all']['seconds']:.1f}")
-        cells.append("all " + f"{len(texts):,}" if same else f"{equal:,} of {len(texts):,}")
-        lines.append(f"| {language} | {size:.1f} | " + " | ".join(cells) + " |")
-        print(lines[-1], flush=True)
+        number = "all " + f"{len(texts):,}" if same else f"{equal:,} of {len(texts):,}"
+        for key, title in (("seconds", "wall clock"), ("cpu", "processor")):
+            best = min(found[how][key] for how in ("processes", "threads"))
+            cells = [f"{found[how][key]:.1f} s ({size / found[how][key]:.1f} MB/s)" for how in found]
+            cells.insert(3, f"{best / found['tokens'][key]:.1f}")
+            cells.append(f"{best / found['all'][key]:.1f}")
+            lines.append(f"| {language} | {size:.1f} | {title} | " + " | ".join([*cells, number]) + " |")
+            print(lines[-1], flush=True)
     if options.write:
         page = options.write.read_text(encoding="utf-8")
         before, _, rest = page.partition(BEGIN)
