@@ -33,12 +33,12 @@ name = "causal"
 context = 16
 end_of_document = false
 [training]
-max_steps = 400
+max_steps = 160
 batch_size = 8
 learning_rate = 3e-3
 warmup_steps = 2
 [save]
-every = 100
+every = 40
 """
 
 
@@ -72,7 +72,7 @@ def wait_for_step(folder, step, process):
 @pytest.mark.slow
 def test_killed_told_to_end_and_continued(folder):
     """kill -9, SIGTERM, Ctrl-C, and the same command again: the curve of a run that nobody touched."""
-    for number, code, step in ((signal.SIGKILL, -9, 120), (signal.SIGTERM, 130, 210), (signal.SIGINT, 130, 260)):
+    for number, code, step in ((signal.SIGKILL, -9, 50), (signal.SIGTERM, 130, 70), (signal.SIGINT, 130, 100)):
         process = subprocess.Popen(
             command(folder), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=hear
         )
@@ -91,7 +91,7 @@ def test_killed_told_to_end_and_continued(folder):
     done = subprocess.run(command(folder), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(folder / "run" / "model")
-    table = {"max_steps": 400}
+    table = {"max_steps": 160}
     pretrain(tiny_recipe(folder / "text.txt", model=NO_DROPOUT, training=table), folder / "whole")
     assert curve(folder / "run") == curve(folder / "whole")
     page = (folder / "run" / "training.html").read_text()

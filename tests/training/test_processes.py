@@ -16,7 +16,7 @@ from tests.training.tinyrun import curve, write_text
 def torchrun(*arguments, processes=2, options=()):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     port = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    return subprocess.run([*command, *port, *options, "-m", *arguments], capture_output=True, text=True, timeout=300)
+    return subprocess.run([*command, *port, *options, "-m", *arguments], capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.slow
