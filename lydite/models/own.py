@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from lydite.models import transformer_heads as heads
+from lydite.models.lstm import LyditeLSTMConfig, LyditeLSTMForCausalLM, LyditeLSTMModel
 from lydite.models.transformer import LyditeTransformerModel
 from lydite.models.transformer_config import LyditeTransformerConfig
 
@@ -30,11 +31,15 @@ _TRANSFORMER = {
     AutoModelForSequenceClassification: heads.LyditeTransformerForSequenceClassification,
     AutoModelForQuestionAnswering: heads.LyditeTransformerForQuestionAnswering,
 }
+_LSTM = {AutoModel: LyditeLSTMModel, AutoModelForCausalLM: LyditeLSTMForCausalLM}
 
 
 @cache
 def register() -> None:
-    """Make `lydite_transformer` known to transformers."""
+    """Make `lydite_transformer` and `lydite_lstm` known to transformers."""
     AutoConfig.register(LyditeTransformerConfig.model_type, LyditeTransformerConfig)
     for auto, ours in _TRANSFORMER.items():
         auto.register(LyditeTransformerConfig, ours)
+    AutoConfig.register(LyditeLSTMConfig.model_type, LyditeLSTMConfig)
+    for auto, ours in _LSTM.items():
+        auto.register(LyditeLSTMConfig, ours)

@@ -1,0 +1,180 @@
+"""Answers of models that read one token after another and carry a state of their own: n-grams and LSTMs.
+
+The model says how likely each next token is (`Stepper`); where a text ends, what its options mean and how it becomes text
+is the engine's (engine/sampling.py, constrain.py, texts.py), the same as for every other model.
+
+Contract: a text depends on its request alone; every option of Decoding is honoured, or the request is a Failure that
+says which one is not.
+
+V: vocabulary.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from lydite.engine.run import Text
+from lydite.engine.sampling import make_generator
+from lydite.engine.texts import Texts
+from lydite.engine.tokens import Encoded, Encoder
+from lydite.errors import ModelError
+from lydite.types import Completion, Failure, GenerateRequest, LogProbs, Output, Usage
+
+MAX_ROWS = 64
+"""Texts that are written at one time."""
+_NAN = Failure(reason="not a number among the model's probabilities")
+
+
+class StepSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `--set key=value` may say about each of these models."""
+
+    chat_template: str | None = None
+    """A file with the Jinja template to use instead of the tokenizer's own."""
+    chat_options: dict[str, Any] = {}
+    """Variables for the chat template."""
+
+
+Chosen = TypeVar("Chosen", bound=StepSettings)
+
+
+def read_settings(given: Mapping[str, Any] | None, kind: type[Chosen], what: str) -> Chosen:
+    """The settings of one kind of model; raises ModelError for unknown keys and wrong types."""
+    known = kind.__struct_fields__
+    for key in given or {}:
+        if key not in known:
+            raise ModelError(f"unknown setting {key!r} of {what}; known are {', '.join(sorted(known))}")
+    try:
+        return msgspec.convert(dict(given or {}), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise ModelError(f"a model setting has the wrong type: {error}") from error
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder, which must have a token for where a text begins or ends."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"the tokenizer in {folder} cannot be read: {line}") from error
+    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+        raise ModelError(f"the tokenizer in {folder} has neither bos_token nor eos_token; set one in its config")
+    return tokenizer
+
+
+def make_encoder(tokenizer: PreTrainedTokenizerBase, chosen: StepSettings) -> Encoder:
+    """The tokenizer for a model that has no longest text."""
+    if chosen.chat_template is not None:
+        path = Path(chosen.chat_template)
+        if not path.is_file():
+            raise ModelError(f"chat_template must be a file with a Jinja template; there is none at {path}")
+        tokenizer.chat_template = path.read_text(encoding="utf-8")
+    return Encoder(tokenizer, max_tokens=None, chat_options=chosen.chat_options)
+
+
+class Stepper(Protocol):
+    """A batch of texts as their model sees it."""
+
+    def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Read the prompts; logits [rows, V] of what comes next."""
+        ...
+
+    def step(self, rows: Sequence[int], tokens: Sequence[int]) -> Tensor:
+        """Of the texts there were, `rows` go on, each with its token; logits [rows, V] of what comes next."""
+        ...
+
+
+def answer_of(
+    encoder: Encoder, encoded: Encoded, logprobs: npt.NDArray[np.float64], *, greedy: bool, rule: str
+) -> Output:
+    """A scored request as LogProbs, or as the Failure that its numbers are."""
+    if np.isneginf(logprobs).any() and not np.isnan(logprobs).any():
+        return Failure(reason="zero probability")
+    if not np.isfinite(logprobs).all():
+        return Failure(reason="not a number among the model's log-probabilities")
+    ids = [token for window in encoded.windows for token in window.ids[window.first :].tolist()]
+    return LogProbs(
+        tokens=tuple(map(encoder.text_of, ids)),
+        logprobs=tuple(logprobs.tolist()),
+        greedy=greedy,
+        rule=rule,
+        join=encoded.join,
+        num_truncated=encoded.num_truncated,
+    )
+
+
+def write_texts(
+    requests: Sequence[GenerateRequest], texts: Texts, stepper: Stepper, usage: Usage
+) -> Iterator[tuple[int, Completion | Failure]]:
+    """Yields (index, text) as texts are done; those of like lengths go together."""
+    encoder = texts.encoder
+    rendered = [encoder.render(r.messages) if r.messages else r.prompt for r in requests]
+    ready: list[Text] = []
+    for index, ids in enumerate(encoder.prompt_ids(rendered)):
+        text = _prepare(index, ids, requests[index], texts)
+        if isinstance(text, Failure):
+            yield index, text
+        else:
+            ready.append(text)
+    ready.sort(key=lambda text: len(text.prompt.ids))
+    for start in range(0, len(ready), MAX_ROWS):
+        yield from _run(ready[start : start + MAX_ROWS], texts, stepper, usage)
+
+
+def _prepare(index: int, ids: list[int], request: GenerateRequest, texts: Texts) -> Text | Failure:
+    if request.decoding.num_beams > 1:
+        return Failure(reason="this kind of model writes without beam search; leave num_beams out")
+    prompt = texts.fit(index, ids, request.decoding)
+    if isinstance(prompt, Failure):
+        return prompt
+    constraint = texts.constraints.make(request.decoding)
+    if isinstance(constraint, Failure):
+        return constraint
+    return Text(prompt, request.decoding, make_generator(request), constraint)
+
+
+def _run(
+    running: list[Text], texts: Texts, stepper: Stepper, usage: Usage
+) -> Iterator[tuple[int, Completion | Failure]]:
+    size = sum(len(text.prompt.ids) for text in running)
+    usage.tokens_requested += size
+    usage.tokens_computed += size
+    with torch.inference_mode():
+        logits = stepper.begin([text.prompt.ids for text in running])
+    while running:
+        done: list[tuple[int, Completion | Failure]] = []
+        rows = []
+        for row, text in enumerate(running):
+            answer = _advance(text, logits[row], texts)
+            usage.tokens_generated += not isinstance(answer, Failure)
+            if answer is None:
+                rows.append(row)
+            else:
+                done.append((text.prompt.index, answer))
+        yield from done
+        running = [running[row] for row in rows]
+        if running:
+            with torch.inference_mode():
+                logits = stepper.step(rows, [text.new[-1] for text in running])
+
+
+def _advance(text: Text, logits: Tensor, texts: Texts) -> Completion | Failure | None:
+    """The text gets its next token from logits [V]; its answer if it ends with it."""
+    if bool(logits.isnan().any()):
+        return _NAN
+    text.new.append(text.choose(logits))
+    complete = False
+    if text.constraint is not None:
+        text.constraint.accept(text.new[-1])
+        if text.constraint.failure is not None:
+            return text.constraint.failure
+        complete = text.constraint.is_done
+    if complete or texts.is_done(text.new, text.decoding):
+        return texts.finish(text.prompt, text.new, text.decoding, complete=complete)
+    return None
