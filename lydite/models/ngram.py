@@ -47,7 +47,7 @@ from lydite.types import Failure, GenerateRequest, ModelInfo, Output, Request, S
 _WEIGHTS = "model.safetensors"
 _BLOCK = 256
 """Requests that are looked up at one time, so that answers come as they are ready."""
-_STRANGE = "\U000f1234\u0e5b\u1680"
+_STRANGE = "\U000f1234\u0e5b"
 """A text that no corpus holds: an open vocabulary spells it out."""
 
 
@@ -181,15 +181,14 @@ def pretrain_ngram(
     """
     if chosen.order < 1:
         raise ModelError(f"order must be 1 or more, not {chosen.order}")
-    ends = [token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None]
-    if not ends:
-        raise ModelError("the tokenizer has neither bos_token nor eos_token; an n-gram model needs one")
+    # A text begins as it will when it is scored, whatever the tokenizer calls that token.
+    bos = make_encoder(tokenizer, StepSettings()).lead[-1]
     trained = train_ngram(
         documents,
         order=chosen.order,
         vocab_size=len(tokenizer),
-        bos=ends[0],
-        eos=ends[-1],
+        bos=bos,
+        eos=bos if tokenizer.eos_token_id is None else tokenizer.eos_token_id,
         smoothing=chosen.smoothing,
         on_progress=on_progress,
     )
@@ -235,6 +234,8 @@ def save_ngram(folder: Path, trained: Trained, tokenizer: PreTrainedTokenizerBas
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n")
         _into_place(temporary, folder / "config.json")
     except (OSError, SafetensorError) as error:
+        for name in (_WEIGHTS, "config.json"):
+            (folder / f".{name}.tmp").unlink(missing_ok=True)
         raise ModelError(f"{folder} cannot be written: {error}; choose another folder or free some space") from None
 
 

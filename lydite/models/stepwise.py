@@ -57,25 +57,26 @@ def read_settings(given: Mapping[str, Any] | None, kind: type[Chosen], what: str
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a folder, which must have a token for where a text begins or ends."""
+    """The tokenizer in a folder."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"the tokenizer in {folder} cannot be read: {line}") from error
-    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
-        raise ModelError(f"the tokenizer in {folder} has neither bos_token nor eos_token; set one in its config")
     return tokenizer
 
 
 def make_encoder(tokenizer: PreTrainedTokenizerBase, chosen: StepSettings) -> Encoder:
-    """The tokenizer for a model that has no longest text."""
+    """The tokenizer for a model that has no longest text; it must have a token for where one begins or ends."""
     if chosen.chat_template is not None:
         path = Path(chosen.chat_template)
         if not path.is_file():
             raise ModelError(f"chat_template must be a file with a Jinja template; there is none at {path}")
         tokenizer.chat_template = path.read_text(encoding="utf-8")
-    return Encoder(tokenizer, max_tokens=None, chat_options=chosen.chat_options)
+    encoder = Encoder(tokenizer, max_tokens=None, chat_options=chosen.chat_options)
+    if not encoder.lead:
+        raise ModelError("the tokenizer has neither bos_token nor eos_token; set one in its tokenizer_config.json")
+    return encoder
 
 
 class Stepper(Protocol):
