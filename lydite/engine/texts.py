@@ -103,7 +103,7 @@ def _eos_ids(model: PreTrainedModel | None, encoder: Encoder) -> frozenset[int]:
     stated = [encoder.tokenizer.eos_token_id]
     if model is not None:
         stated.append(model.config.get_text_config().eos_token_id)
-        if model.generation_config is not None:  # only classes that can generate by themselves have one
+        if model.can_generate():
             stated.append(model.generation_config.eos_token_id)
     for given in stated:
         found.update([given] if isinstance(given, int) else given or [])

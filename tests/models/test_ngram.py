@@ -218,7 +218,7 @@ def test_folders_that_are_damaged(tmp_path):
     folder = save(tmp_path / "m")
     config = json.loads((folder / "config.json").read_text())
     for change, says in (
-        ({"order": 4}, "4.logprobs"),
+        ({"order": 4}, "3.backoffs"),
         ({"vocab_size": 5}, "differ"),
         ({"num_ngrams": [1, 2, 3]}, "differ"),
         ({"extra": 1}, "unknown field"),
