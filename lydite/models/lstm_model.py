@@ -12,7 +12,6 @@ B: rows; D: width of a state; V: vocabulary.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers.utils import logging
 
 from lydite.engine.head import Head
 from lydite.engine.texts import Texts
@@ -33,6 +31,7 @@ from lydite.models.stepwise import (
     StepSettings,
     answer_of,
     make_encoder,
+    quiet,
     read_settings,
     read_tokenizer,
     write_texts,
@@ -248,7 +247,7 @@ def load_lstm(
         raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     tokenizer = read_tokenizer(folder)
     try:
-        with _quiet():
+        with quiet():
             network, report = LyditeLSTMForCausalLM.from_pretrained(
                 str(folder), dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
@@ -280,15 +279,3 @@ def load_lstm(
         settings=encoder.settings,
     )
     return LSTMModel(info, network, encoder)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars of transformers while loading; its setting comes back afterwards."""
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if bars:
-            logging.enable_progress_bar()

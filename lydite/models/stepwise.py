@@ -10,6 +10,7 @@ V: vocabulary.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from lydite.engine.run import Text
 from lydite.engine.sampling import make_generator
@@ -59,11 +61,26 @@ def read_settings(given: Mapping[str, Any] | None, kind: type[Chosen], what: str
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        with quiet():  # it warns of a config.json that is none of its own
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"the tokenizer in {folder} cannot be read: {line}") from error
     return tokenizer
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No chatter and no progress bars of transformers; its settings come back afterwards."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def make_encoder(tokenizer: PreTrainedTokenizerBase, chosen: StepSettings) -> Encoder:
