@@ -325,14 +325,16 @@ def load_arpa(path: Path, *, source: str, settings: Mapping[str, Any] | None = N
 
 
 def word_tokenizer(file: ArpaFile, path: Path) -> PreTrainedTokenizerFast:
-    """Words between white space, those that the file does not have as `<unk>`."""
+    """Words between white space, those that the file does not have as `<unk>`; if it lacks that too, they have no
+    probability."""
     words = [word.decode("utf-8", "replace") for word in file.words]
     vocabulary = {word: i for i, word in enumerate(words)}
-    for name in (BOS, EOS, UNK):
+    for name in (BOS, EOS):
         if name.decode() not in vocabulary:
-            raise ModelError(f"{path} has no word {name.decode()}; without it texts of words cannot be scored")
+            raise ModelError(f"{path} has no word {name.decode()}; without it texts cannot be scored")
     if len(vocabulary) < len(words):
         raise ModelError(f"{path} is not UTF-8; convert it")
+    vocabulary.setdefault(UNK.decode(), len(words))
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK.decode()))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(

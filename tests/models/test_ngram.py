@@ -201,6 +201,15 @@ def test_an_arpa_file_of_words(tmp_path):
     assert write(model, "the", max_new_tokens=2).text.strip() == "cat"
 
 
+def test_an_arpa_file_that_has_no_unknown_word(tmp_path):
+    text = SMALL.replace("ngram 1=6", "ngram 1=5").replace("-1.0\t<unk>\n", "")
+    (tmp_path / "small.arpa").write_text(text, encoding="utf-8")
+    model = load_model(str(tmp_path / "small.arpa"))
+    known, unknown = score(model, ("", "the cat"), ("", "the dog"))
+    np.testing.assert_allclose(np.array(known.logprobs) / np.log(10), [-0.2, -0.1], atol=1e-6)
+    assert unknown == Failure(reason="zero probability")
+
+
 def test_an_arpa_file_of_a_tokenizer(tmp_path, folder, model):
     names = model.encoder.tokenizer.convert_ids_to_tokens(range(len(model.encoder.tokenizer)))
     write_arpa(model.table, tmp_path / "m.arpa.gz", names, bos=0, eos=1)
