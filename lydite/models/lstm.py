@@ -36,7 +36,7 @@ State = tuple[tuple[Tensor, Tensor], ...]
 
 
 @strict
-class LyditeLSTMConfig(PreTrainedConfig):
+class LyditeLSTMConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is untyped
     """Sizes and dropouts; the defaults are those of Merity et al. for Penn Treebank. ModelError for what makes no sense."""
 
     model_type = "lydite_lstm"
@@ -118,7 +118,7 @@ class LyditeLSTMModel(LyditeLSTMPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.embedding
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.embedding = value
 
     def forward(
@@ -134,6 +134,7 @@ class LyditeLSTMModel(LyditeLSTMPreTrainedModel):
         values = self._embed(input_ids)
         carried = []
         for number, layer in enumerate(self.layers):
+            assert isinstance(layer, nn.LSTM)
             before = self._start(layer, len(input_ids), values) if state is None else state[number]
             values, after = self._layer(layer, values, before, lengths)
             carried.append(after)
@@ -163,18 +164,22 @@ class LyditeLSTMModel(LyditeLSTMPreTrainedModel):
     def _layer(
         self, layer: nn.LSTM, values: Tensor, before: tuple[Tensor, Tensor], lengths: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        dropped = nn.functional.dropout(layer.weight_hh_l0, self.config.weight_dropout, self.training)
-        weights = [layer.weight_ih_l0, dropped, layer.bias_ih_l0, layer.bias_hh_l0]
+        own = dict(layer.named_parameters())
+        dropped = nn.functional.dropout(own["weight_hh_l0"], self.config.weight_dropout, self.training)
+        weights = [own["weight_ih_l0"], dropped, own["bias_ih_l0"], own["bias_hh_l0"]]
         hidden = [part.unsqueeze(0).contiguous() for part in before]
         if lengths is None:
             out, h, c = torch.lstm(values, hidden, weights, True, 1, 0.0, self.training, False, True)
             return out, (h[0], c[0])
         packed = pack_padded_sequence(values, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        hidden = [part.index_select(1, packed.sorted_indices) for part in hidden]
+        order, back = packed.sorted_indices, packed.unsorted_indices
+        assert order is not None
+        assert back is not None
+        hidden = [part.index_select(1, order) for part in hidden]
         data, h, c = torch.lstm(packed.data, packed.batch_sizes, hidden, weights, True, 1, 0.0, self.training, False)
-        done = PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
+        done = PackedSequence(data, packed.batch_sizes, order, back)
         out, _ = pad_packed_sequence(done, batch_first=True, total_length=values.shape[1])
-        return out, (h[0].index_select(0, packed.unsorted_indices), c[0].index_select(0, packed.unsorted_indices))
+        return out, (h[0].index_select(0, back), c[0].index_select(0, back))
 
 
 class LyditeLSTMForCausalLM(LyditeLSTMPreTrainedModel):
@@ -191,13 +196,13 @@ class LyditeLSTMForCausalLM(LyditeLSTMPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.lstm.embedding
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.lstm.embedding = value
 
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
-    def set_output_embeddings(self, value: nn.Module) -> None:
+    def set_output_embeddings(self, value: nn.Linear) -> None:
         self.lm_head = value
 
     def forward(

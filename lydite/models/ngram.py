@@ -182,7 +182,7 @@ def pretrain_ngram(
     if chosen.order < 1:
         raise ModelError(f"order must be 1 or more, not {chosen.order}")
     # A text begins as it will when it is scored, whatever the tokenizer calls that token.
-    bos = make_encoder(tokenizer, StepSettings()).lead[-1]
+    bos = make_encoder(tokenizer, StepSettings(), begins=True).lead[-1]
     trained = train_ngram(
         documents,
         order=chosen.order,
@@ -301,7 +301,7 @@ def load_ngram(
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     with (folder / _WEIGHTS).open("rb") as file:
         digest.update(hashlib.file_digest(file, "sha256").digest())
-    said = {"order": config.order, "smoothing": config.smoothing}
+    said: dict[str, Any] = {"order": config.order, "smoothing": config.smoothing}
     if config.fallback_discounts:
         said["fallback_discounts"] = list(config.fallback_discounts)
     return _make(table, tokenizer, chosen, name, source, digest.hexdigest()[:16], said)
@@ -365,7 +365,7 @@ def _make(
     fingerprint: str,
     said: Mapping[str, Any],
 ) -> NgramModel:
-    encoder = make_encoder(tokenizer, chosen)
+    encoder = make_encoder(tokenizer, chosen, begins=True)  # as every text that was counted
     is_open = is_open_vocabulary(tokenizer)
     rule = "stupid_backoff" if table.missing else "causal" if is_open else "causal:unk"
     info = ModelInfo(

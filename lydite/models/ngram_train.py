@@ -208,12 +208,13 @@ def _uniform(vocab_size: int, never: int | None) -> Floats:
     shares = np.full(vocab_size, 1.0)
     if never is not None:
         shares[never] = 0.0
-    return shares / shares.sum()
+    found: Floats = shares / float(shares.sum())
+    return found
 
 
 def _by_context(level: Counts, values: npt.NDArray[np.generic], contexts: int) -> Floats:
     """[contexts] the sum of [M] values over the n-grams of each context."""
-    return np.bincount(level.parents, weights=values, minlength=contexts)
+    return np.bincount(level.parents, weights=values, minlength=contexts).astype(np.float64)
 
 
 def _table(levels: Sequence[Counts], found: Sequence[tuple[Floats, Floats]], *, missing: float = 0.0) -> NgramTable:

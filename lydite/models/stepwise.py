@@ -83,14 +83,18 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def make_encoder(tokenizer: PreTrainedTokenizerBase, chosen: StepSettings) -> Encoder:
-    """The tokenizer for a model that has no longest text; it must have a token for where one begins or ends."""
+def make_encoder(tokenizer: PreTrainedTokenizerBase, chosen: StepSettings, *, begins: bool = False) -> Encoder:
+    """The tokenizer for a model that has no longest text; it must have a token for where one begins or ends.
+
+    `begins`: every text begins with BOS, if there is one, whether or not the tokenizer puts it there.
+    """
     if chosen.chat_template is not None:
         path = Path(chosen.chat_template)
         if not path.is_file():
             raise ModelError(f"chat_template must be a file with a Jinja template; there is none at {path}")
         tokenizer.chat_template = path.read_text(encoding="utf-8")
-    encoder = Encoder(tokenizer, max_tokens=None, chat_options=chosen.chat_options)
+    wants = True if begins and tokenizer.bos_token_id is not None else None
+    encoder = Encoder(tokenizer, max_tokens=None, wants_bos=wants, chat_options=chosen.chat_options)
     if not encoder.lead:
         raise ModelError("the tokenizer has neither bos_token nor eos_token; set one in its tokenizer_config.json")
     return encoder

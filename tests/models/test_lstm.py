@@ -195,7 +195,8 @@ def score(model, *pairs, window="none"):
 
 def naive(model, context, continuation, count):
     """Token by token with the whole text read anew each time."""
-    text = [0, *model.encoder.tokenizer(context + continuation)["input_ids"]]
+    text = model.encoder.tokenizer(context + continuation)["input_ids"]
+    text = text if context else [0, *text]  # the tokenizer puts no BOS of its own
     found = []
     with torch.no_grad():
         for i in range(len(text) - count, len(text)):
@@ -251,7 +252,7 @@ def test_greedy_text_is_the_argmax_at_each_step(model):
         )
         for i, text in enumerate(TEXTS)
     ]
-    text = [0, *model.encoder.tokenizer("The cat")["input_ids"]]
+    text = list(model.encoder.tokenizer("The cat")["input_ids"])
     start = len(text)
     with torch.no_grad():
         for _ in range(6):
