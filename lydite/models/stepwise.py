@@ -41,6 +41,10 @@ class StepSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """A file with the Jinja template to use instead of the tokenizer's own."""
     chat_options: dict[str, Any] = {}
     """Variables for the chat template."""
+    revision: str | None = None
+    """Of the hub; `find_checkpoint` has followed it."""
+    trust_remote_code: bool = False
+    """A command names it for all its models; these bring no code along."""
 
 
 Chosen = TypeVar("Chosen", bound=StepSettings)
