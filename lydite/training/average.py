@@ -41,15 +41,21 @@ def used(weights: Weights, average: MovingAverage | None) -> Iterator[None]:
     if average is None:
         yield
         return
-    own: list[Tensor] = list(weights.own.values())
+    own = list(weights.own.values())
     with torch.no_grad():
         kept = [weight.detach().clone() for weight in own]
-        torch._foreach_copy_(own, list(average.tensors.values()))
+        _copy(own, list(average.tensors.values()))
     try:
         yield
     finally:
         with torch.no_grad():
-            torch._foreach_copy_(own, kept)
+            _copy(own, kept)
+
+
+def _copy(into: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """One by one: shards (DTensor) have no fused copy."""
+    for tensor, value in zip(into, values, strict=True):
+        tensor.copy_(value)
 
 
 def mean_of(checkpoints: Sequence[Path]) -> dict[str, Tensor]:
