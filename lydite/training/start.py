@@ -28,6 +28,7 @@ from lydite.training.objectives import Mixture, Objective, make_objective
 from lydite.training.recipe import DataTable, Recipe, config_of
 
 SCHEMA = 1
+BEGUN = "recipe.json"
 
 
 class _Begun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,9 +61,12 @@ def pretrain(
         with lock(folder) if world.leads else contextlib.nullcontext():
             world.barrier()  # nobody reads what the leader may not write
             data = read_data(recipe.data, recipe.model.init)
+            begun = _Begun(config=config_of(recipe), data=data.hash)
             if world.leads:
-                _claim(folder, recipe, data)
+                _compare(folder, begun)
             job = _job(recipe, folder, world, data)
+            if world.leads:  # only now: a recipe with a mistake must not take the folder
+                write_json(folder / BEGUN, begun)
             job.on_eval, job.on_line, job.say = on_eval, on_line, say
             if measure:
                 job.work = speed.work_of(job.network)
@@ -73,12 +77,10 @@ def pretrain(
         world.close()
 
 
-def _claim(folder: Path, recipe: Recipe, data: Data) -> None:
-    """Writes recipe.json, or compares it with the one that is there."""
-    path = folder / "recipe.json"
-    fresh = _Begun(config=config_of(recipe), data=data.hash)
+def _compare(folder: Path, fresh: _Begun) -> None:
+    """RunError where the folder holds a run of another recipe or on other data, saying what differs."""
+    path = folder / BEGUN
     if not path.exists():
-        write_json(path, fresh)
         return
     try:
         begun = msgspec.json.decode(path.read_bytes(), type=_Begun)
