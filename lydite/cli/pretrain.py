@@ -101,7 +101,10 @@ def judge(recipe: Recipe, folder: Path) -> "OnEval | None":
         for task in tasks:
             run = evaluate(model, task, out=folder / "judged" / f"step-{step:08d}", limit=table.limit or None)
             for estimate in run.estimates[:1]:
-                if estimate.value is not None:
+                if estimate.value is None:
+                    what = f"{task.name} {estimate.metric}: no score, {estimate.n_failed} samples failed"
+                    lines.append(EventLine(step=step, what=what))
+                else:
                     low, high = estimate.interval or (None, None)
                     lines.append(
                         ScoreLine(

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from lydite.training.log import TextLine, read_log
+from lydite.training.log import ScoreLine, TextLine, read_log
 from lydite.training.start import pretrain
 from tests.training.test_loop import NO_DROPOUT
 from tests.training.tinyrun import curve, tiny_recipe, write_text
@@ -114,7 +114,7 @@ def test_mistakes_are_one_line(folder):
 
 def test_what_it_writes_and_scores_on_the_way(folder):
     more = ["eval.every=20", "training.max_steps=20", "eval.prompts=ba do", "eval.max_new_tokens=5"]
-    more += ["eval.tasks=mini_grammar_en", "eval.limit=4", "data.validation=0.1"]
+    more += ["eval.tasks=mini_grammar_en", "eval.limit=4", "data.validation=0.1", "model.config.n_positions=128"]
     done = subprocess.run(
         command(folder, *[word for pair in more for word in ("--set", pair)]),
         capture_output=True,
@@ -126,5 +126,6 @@ def test_what_it_writes_and_scores_on_the_way(folder):
     texts = [line for line in lines if isinstance(line, TextLine)]
     assert [line.step for line in texts] == [20]
     assert json.loads((folder / "run" / "recipe.json").read_text())["config"]["training"]["max_steps"] == 20
-    assert "mini_grammar_en" in done.stderr
+    assert "mini_grammar_en acc " in done.stderr
+    assert [line.task for line in lines if isinstance(line, ScoreLine)] == ["mini_grammar_en"]
     assert "validation loss" in done.stderr
