@@ -26,6 +26,8 @@ WIDTH, HEIGHT = 540, 250
 MOST_POINTS = 1200
 """Of a curve; of more, each pixel's mean stands for its steps."""
 MOST_TEXTS = 40
+STEEP = ("loss", "parts", "norm")
+"""Curves whose first steps are far above the rest, and may leave the picture."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 Points = list[tuple[float, float]]
@@ -119,7 +121,7 @@ def _curve(name: str, title: str, lines: dict[str, Points]) -> str:
         values = []
         for position, (label, points) in enumerate(lines.items()):
             thin = _means(points, MOST_POINTS)
-            values += [y for _, y in thin[len(thin) // 50 :]]
+            values += [y for _, y in thin[len(thin) // 50 if name in STEEP else 0 :]]
             few = len(thin) <= 60
             axes.plot(
                 *zip(*thin, strict=True),
@@ -137,7 +139,8 @@ def _curve(name: str, title: str, lines: dict[str, Points]) -> str:
 
 
 def _frame(axes: Any, values: Sequence[float]) -> None:
-    """Quiet axes; the first steps, whose loss is far above the rest, may leave the picture."""
+    """Quiet axes around `values`."""
+    axes.patch.set_visible(False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=RULE, linewidth=0.6)
     axes.set_xlabel("step", color=MUTED)
