@@ -13,13 +13,17 @@ processors (of all processes of a side together, which a busy machine hardly mov
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
+import unicodedata
 from pathlib import Path
 
 BEGIN, END = "<!-- prepare: begin -->", "<!-- prepare: end -->"
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ufeff]")
+"""Not in texts that prepare has cleaned; so both sides get what is clean."""
 ENGLISH = ("sotu.txt", "brown_plain.txt", "moby_dick.txt", "tinyshakespeare.txt")
 
 PEER = """
@@ -89,7 +93,7 @@ def _joined(lines):
     held, size = [], 0
     for line in lines:
         for start in range(0, len(line), 3000):  # a speech stands on one line
-            held.append(line[start : start + 3000].strip())
+            held.append(_CONTROL.sub("", unicodedata.normalize("NFC", line[start : start + 3000])).strip())
             size += len(held[-1])
             if size >= 3000:
                 yield "\n".join(held).strip()

@@ -52,7 +52,6 @@ class Encoder:
     """Encodes batches of texts: words.py where it applies, else `tokenizers`."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         self.tokenizer = load_tokenizer(folder)
         self._lengths = _byte_lengths(self.tokenizer)
         self._words = word_encoder(self.tokenizer)

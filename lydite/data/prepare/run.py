@@ -30,7 +30,7 @@ from lydite.data.prepare.report import Report, SourceReport
 from lydite.data.prepare.resolve import Sizes, mark_near_duplicates, plan, repeats, walk
 from lydite.data.prepare.simple import copy_tokenizer, save_bytes_tokenizer, save_characters_tokenizer
 from lydite.data.prepare.sources import File, find_files, read_chunks
-from lydite.data.prepare.workers import available_cores, characters_of_bucket, clean_chunk, encode_one, ordered
+from lydite.data.prepare.workers import Bucket, Workers, available_cores, characters_of_bucket, clean_chunk, encode_one
 from lydite.data.shards import token_dtype
 from lydite.errors import DataError, RunError, UserError
 from lydite.runs import content_hash, encode, lock, write_bytes, write_json
@@ -63,7 +63,8 @@ class _Job(msgspec.Struct, frozen=True, kw_only=True):
     banned: list[BannedText]
     out: Path
     work: Path
-    workers: int
+    workers: Workers
+    overlap: Overlap | None
     on_progress: OnProgress
     request: dict[str, Any]
     """What decides the corpus, as corpus.json keeps it."""
@@ -89,13 +90,16 @@ def prepare(
     known = _tokenizer_hash(recipe)
     banned = sorted(set(banned_texts))
     size = sum(file.size for file in files) + sum(_UNKNOWN for s in recipe.sources if s.path.startswith(HUB))
+    overlap = Overlap(banned, settings.overlap_ngram, settings.overlap_min) if banned else None
+    number = workers or (1 if size < _SMALL else available_cores())
     job = _Job(
         recipe=recipe,
         files=files,
         banned=banned,
         out=out,
         work=out / WORK,
-        workers=workers or (1 if size < _SMALL else available_cores()),
+        workers=Workers(number, Cleaner(settings, recipe.sources, overlap)),
+        overlap=overlap,
         on_progress=on_progress,
         request={
             "sources": _plain(recipe.sources),
@@ -109,7 +113,8 @@ def prepare(
         if (out / INFO).exists():
             return _complete(out, job.request)
         try:
-            return _prepare(job, bits_for(size))
+            with job.workers:
+                return _prepare(job, bits_for(size))
         except OSError as error:
             raise cannot_write(out, error) from error
 
@@ -165,11 +170,11 @@ def _prepare(job: _Job, bits: int) -> CorpusInfo:
     size = vocab_size(load_tokenizer(folder))
     dtype = token_dtype(size)
     report = state.report
-    held = {"work": job.work, "tokenizer": folder, "dtype": dtype, "num_sources": len(job.recipe.sources)}
     done = documents = 0
     names = [source.name for source in job.recipe.sources]
     job.on_progress("encode", 0, state.size, 0)
-    for piece in ordered(encode_one, range(1 << bits), min(job.workers, 1 << bits), held):
+    buckets = (Bucket(job.work, number, folder, dtype, len(names)) for number in range(1 << bits))
+    for piece in job.workers.ordered(encode_one, buckets):
         done += piece.size
         report.num_without_tokens += piece.num_without_tokens
         for split, entries in piece.written.items():
@@ -203,17 +208,15 @@ def _state(job: _Job, request: str, bits: int) -> State:
 def _read(job: _Job, bits: int) -> tuple[Report, list[str]]:
     """Step 1. The report so far, and the parts of the mixture."""
     sources, settings = job.recipe.sources, job.recipe.settings
-    overlap = Overlap(job.banned, settings.overlap_ngram, settings.overlap_min) if job.banned else None
     report = Report(sources={source.name: SourceReport() for source in sources})
-    if overlap is not None:
-        report.overlap_texts, report.overlap_too_short = overlap.num_texts, overlap.num_too_short
+    if job.overlap is not None:
+        report.overlap_texts, report.overlap_too_short = job.overlap.num_texts, job.overlap.num_too_short
     parts = {} if settings.mix_by == "language" else {source.name: number for number, source in enumerate(sources)}
     done = documents = 0
     total = sum(file.size for file in job.files) if not any(s.path.startswith(HUB) for s in sources) else None
     chunks = read_chunks(sources, job.files, settings.max_characters)
-    held: dict[str, object] = {"cleaner": Cleaner(settings, sources, overlap)}
     with Buckets(job.work, bits) as buckets, open(job.work / OVERLAPS, "wb") as overlaps:
-        for cleaned in ordered(clean_chunk, chunks, job.workers, held):
+        for cleaned in job.workers.ordered(clean_chunk, chunks):
             name = sources[cleaned.source].name
             of_mixture = cleaned.languages if settings.mix_by == "language" else [name] * len(cleaned.texts)
             buckets.add(cleaned, [parts.setdefault(part, len(parts)) for part in of_mixture])
@@ -276,8 +279,8 @@ def _tokenizer(job: _Job, state: State) -> Path:
         save_bytes_tokenizer(folder)
     elif asked == "characters":
         found: set[str] = set()
-        numbers = range(1 << state.bits)
-        for characters in ordered(characters_of_bucket, numbers, min(job.workers, len(numbers)), {"work": job.work}):
+        places = ((job.work, number) for number in range(1 << state.bits))
+        for characters in job.workers.ordered(characters_of_bucket, places):
             found.update(characters)
         save_characters_tokenizer(folder, found)
     else:
@@ -322,7 +325,7 @@ def _finish(
             "python": platform.python_version(),
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seconds": f"{time.time() - begun:.1f}",
-            "workers": str(job.workers),
+            "workers": str(job.workers.number),
         },
     )
     for old in job.out.glob("*-[0-9][0-9][0-9][0-9][0-9].*"):  # of a process that ended while it moved shards

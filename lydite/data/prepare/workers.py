@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TypeVar
+from types import TracebackType
+from typing import NamedTuple, TypeVar
 
 from lydite.data.prepare.clean import Cleaned, Cleaner
 from lydite.data.prepare.encode import Encoder
@@ -34,59 +35,77 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if "sched_getaffinity" in dir(os) else os.cpu_count() or 1
 
 
-def _begin(held: dict[str, object]) -> None:
+def _begin(cleaner: Cleaner) -> None:
     _HELD.clear()
-    _HELD.update(held)
+    _HELD["cleaner"] = cleaner
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the leader's
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
 
 
-def ordered(function: Callable[[A], B], work: Iterable[A], workers: int, held: dict[str, object]) -> Iterator[B]:
-    """`function` of each piece of work, in order. `held` is what every process keeps. Raises what the function raises."""
-    if workers == 1:
-        _begin(held)
-        yield from map(function, work)
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _begin, (held,))
-    waiting: deque[Future[B]] = deque()
-    try:
-        for piece in work:
-            waiting.append(pool.submit(function, piece))
-            if len(waiting) > _AHEAD * workers:
+class Workers:
+    """The processes of one `prepare`, begun with the first work and kept for all steps; a context manager."""
+
+    def __init__(self, number: int, cleaner: Cleaner) -> None:
+        self.number, self._cleaner = number, cleaner
+        self._pool: ProcessPoolExecutor | None = None
+        if number == 1:
+            _begin(cleaner)
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def ordered(self, function: Callable[[A], B], work: Iterable[A]) -> Iterator[B]:
+        """`function` of each piece of work, in order. Raises what the function raises."""
+        if self.number == 1:
+            yield from map(function, work)
+            return
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.number, context, _begin, (self._cleaner,))
+        waiting: deque[Future[B]] = deque()
+        try:
+            for piece in work:
+                waiting.append(self._pool.submit(function, piece))
+                if len(waiting) > _AHEAD * self.number:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise ProcessError(
-            "a worker process has ended (killed, or out of memory?); run the same command again, with fewer --workers"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        except BrokenProcessPool as error:
+            raise ProcessError(
+                "a worker process has ended (killed, or out of memory?); run the same command again, with fewer --workers"
+            ) from error
+
+
+class Bucket(NamedTuple):
+    """A bucket to encode."""
+
+    work: Path
+    number: int
+    tokenizer: Path
+    dtype: str
+    num_sources: int
 
 
 def clean_chunk(chunk: Chunk) -> Cleaned:
-    """Needs `cleaner` held."""
+    """What `Cleaner.clean` says of a chunk."""
     cleaner = _HELD["cleaner"]
     assert isinstance(cleaner, Cleaner), "the process was given a cleaner"
     return cleaner.clean(chunk)
 
 
-def characters_of_bucket(number: int) -> str:
-    """Needs `work` held."""
-    work = _HELD["work"]
-    assert isinstance(work, Path), "the process was given a folder"
-    return characters_of(work, number)
+def characters_of_bucket(place: tuple[Path, int]) -> str:
+    """The characters of (work folder, number of the bucket)."""
+    return characters_of(*place)
 
 
-def encode_one(number: int) -> Piece:
-    """Needs `work`, `tokenizer` (its folder), `dtype` and `num_sources` held."""
-    work, folder, dtype, num_sources = (_HELD[key] for key in ("work", "tokenizer", "dtype", "num_sources"))
-    assert isinstance(work, Path), "the process was given a folder"
-    assert isinstance(folder, Path), "the process was given a tokenizer"
-    assert isinstance(num_sources, int), "the process was told the number of sources"
+def encode_one(bucket: Bucket) -> Piece:
+    """Encodes a bucket with the one Encoder of this process."""
     encoder = _HELD.get("encoder")
-    if not isinstance(encoder, Encoder) or encoder.folder != folder:
-        encoder = _HELD["encoder"] = Encoder(folder)
-    return encode_bucket(work, number, encoder, str(dtype), num_sources)
+    if not isinstance(encoder, Encoder):
+        encoder = _HELD["encoder"] = Encoder(bucket.tokenizer)
+    return encode_bucket(bucket.work, bucket.number, encoder, bucket.dtype, bucket.num_sources)
