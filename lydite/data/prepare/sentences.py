@@ -7,8 +7,11 @@ brackets belong to the sentence before them.
 
 import re
 
-_CLOSERS = "\"'”’」』）)》】\\]"
-_BREAK = re.compile(rf"\n+|[。！？；…]+[{_CLOSERS}]*|[.!?]+[{_CLOSERS}]*(?=\s)")
+_MARKS = re.compile("[.!?。！？；…\n]+")
+"""One class, which `re` looks for much faster than for alternatives."""
+_HARD = frozenset("。！？；…\n")
+_CLOSERS = re.compile("[\"'”’」』）)》】\\]]*")
+_SPACE = re.compile(r"\s*")
 _ABBREVIATIONS = frozenset(
     [
         "mr",
@@ -77,16 +80,18 @@ _LAST_WORD = re.compile(r"[^\s(\[“\"'‘]+$")
 def sentence_starts(text: str) -> list[int]:
     """Character offsets of the first character of each sentence; the first is 0."""
     starts = [0]
-    for found in _BREAK.finditer(text):
-        end = found.end()
-        while end < len(text) and text[end].isspace():
-            end += 1
-        if end >= len(text) or end <= starts[-1]:
+    for found in _MARKS.finditer(text):
+        marks, end = found.group(), found.end()
+        if "\n" not in marks:
+            end = _CLOSERS.match(text, end).end()  # type: ignore[union-attr]  # matches at least nothing
+        is_hard = not _HARD.isdisjoint(marks)
+        after = _SPACE.match(text, end).end()  # type: ignore[union-attr]
+        if after >= len(text) or after <= starts[-1] or (after == end and not is_hard):
             continue
-        mark = found.group()[0]
-        if mark in ".!?" and (text[end].islower() or (mark == "." and _is_short(text, found.start()))):
+        is_hard = is_hard or "\n" in text[end:after]
+        if not is_hard and (text[after].islower() or (marks[0] == "." and _is_short(text, found.start()))):
             continue
-        starts.append(end)
+        starts.append(after)
     return starts
 
 
