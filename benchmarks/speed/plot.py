@@ -48,6 +48,9 @@ def _gains(axes: Any, state: State, rows: list[Row]) -> None:
 
 
 def _growth(axes: Any, state: State) -> None:
+    if not tables.measured(state, ("growth",)):
+        axes.set_visible(False)
+        return
     for dtype in DTYPES:
         found = [
             (state.work[row.name]["positions"], seconds)
