@@ -14,8 +14,7 @@ import re
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +28,7 @@ from transformers.initialization import no_init_weights
 
 from lydite.errors import ModelError
 from lydite.models import own, transformer_heads
+from lydite.models.checkpoint import quiet
 from lydite.models.transformer_base import LyditeTransformerPreTrainedModel
 from lydite.models.transformer_config import LyditeTransformerConfig as Config
 from lydite.models.transformer_layouts import LAYOUTS, Layout
@@ -103,21 +103,6 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No chatter and no progress bars of transformers inside; its settings come back afterwards."""
-    logging = transformers.utils.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
 def _load(kind: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
     try:
         model, report = kind.from_pretrained(
@@ -142,7 +127,7 @@ def _write(source: Path, target: Path, make: Callable[[], PreTrainedModel]) -> N
     if target.exists():
         raise ModelError(f"{target} exists already; name a new folder")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _quiet(), tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as part:
+    with quiet(), tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as part:
         folder = Path(part) / target.name
         make().save_pretrained(folder)
         for path in sorted({path for pattern in _COPIED for path in source.glob(pattern) if path.is_file()}):
