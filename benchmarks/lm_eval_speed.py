@@ -82,7 +82,7 @@ class Bench:
 
     def requests(self, row: Row, *, tuning: bool = False) -> Path:
         """The file with a row's requests; `tuning`: of a part of its documents."""
-        docs = row.tune_docs if tuning else row.docs
+        docs = (tuning and row.tune_docs) or row.docs
         if self.args.limit:
             docs = min(docs or self.args.limit, self.args.limit)
         if row.kind == "decode":

@@ -14,7 +14,9 @@ be called before any training (after bfloat16 products it cannot, and says so); 
 embedding that is also the output head.
 """
 
+import ctypes
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -169,11 +171,19 @@ def choose_kernel(model: PreTrainedModel, choice: Choice = "auto") -> Kernel:
             left += 1
             continue
         kernel._restorers.append(_replace(model, name, layer, packed, keep=layer.weight.data_ptr() in shared))
+        _return_memory()
     if left == len(layers):
         return Kernel("default", f"no layer can be laid out as {layout} without loss")
     if left:
         kernel.reason += f"; {left} of {len(layers)} layers stay as they are, because it would lose something of them"
     return kernel
+
+
+def _return_memory() -> None:
+    """Gives freed memory back to the system: packing leaves holes of a layer's size, together more than the weights."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # musl has none
+    if trim is not None:
+        trim(0)
 
 
 def _fastest_kernel(layers: list[nn.Linear], choice: Choice) -> Kernel:
