@@ -22,7 +22,7 @@ from lydite.tasks.common import failed, failure
 from lydite.tasks.entry import About, Entry
 from lydite.tasks.generate import generation_task, metric_signatures, rouge_grader
 from lydite.tasks.sources import Source, find, samples_of
-from lydite.types import Completion, Decoding, Output, Sample, Score, Task
+from lydite.types import Decoding, Output, Sample, Score, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,9 @@ class _Spec(About):
     summary: str
     prompt: Callable[[str], str]
     decoding: Decoding
+    rules: tuple[str, ...] = ()
+    """How the summary is read from the text; see lydite.metrics.extract."""
+    version: int = 1
 
 
 def entries() -> list[Entry]:
@@ -49,12 +52,13 @@ def load(spec: _Spec, data_dir: Path | None) -> Task:
         spec.name,
         samples_of(found, partial(_sample, spec)),
         lambda sample: spec.prompt(sample.input),
-        [rouge_grader(name, stem=True) for name in rouge.TYPES],
+        [rouge_grader(name, stem=True, rules=spec.rules) for name in rouge.TYPES],
         spec.decoding,
         source=spec.home,
         licence=spec.licence,
         fingerprint=found.fingerprint(),
         origin=found.origin,
+        version=spec.version,
         settings=metric_signatures(rouge.TYPES, stem=True, num_references=1),
     )
     return with_description(task)
@@ -68,13 +72,13 @@ def with_description(task: Task, language: str = "en") -> Task:
         reason = failure(outputs)
         if reason is not None:
             return [*task.score(sample, outputs), *failed(sample, summary.METRICS, reason)]
-        [output] = outputs
-        assert isinstance(output, Completion)
+        scores = task.score(sample, outputs)
+        read = scores[0].answer or ""  # what ROUGE was computed of
         described = [
             Score(sample_id=sample.id, metric=name, value=value, stats=stats)
-            for name, (value, stats) in summary.describe(sample.input, output.text, words).items()
+            for name, (value, stats) in summary.describe(sample.input, read, words).items()
         ]
-        return [*task.score(sample, outputs), *described]
+        return [*scores, *described]
 
     settings = {**task.settings, "words": words.name}
     return dataclasses.replace(task, score=score, metrics=(*task.metrics, *summary.METRICS), settings=settings)
@@ -186,7 +190,10 @@ SPECS = (
         article="document",
         summary="summary",
         prompt=lambda article: f"Summarize the following article in one sentence:\n\n{article}\n\nSummary:",
-        decoding=Decoding(max_new_tokens=64, stop_strings=("\n",)),
+        # No stop at a line break: after "Summary:" many models begin with one, and nothing would be left.
+        decoding=Decoding(max_new_tokens=64),
+        rules=("first_line",),
+        version=2,
         splits="train 204,045, validation 11,332, test 11,334 (evaluated)",
         defects=(
             "the summary is the article's first sentence, which was taken out: in most of them something stands that the "
@@ -210,7 +217,9 @@ SPECS = (
         article="dialogue",
         summary="summary",
         prompt=lambda chat: f"Summarize the following dialogue:\n\n{chat}\n\nSummary:",
-        decoding=Decoding(max_new_tokens=96, stop_strings=("\n",)),
+        decoding=Decoding(max_new_tokens=96),
+        rules=("first_line",),
+        version=2,
         splits="train 14,732, validation 818, test 819 (evaluated)",
         defects="the chats were written for the corpus by linguists; a few training chats are empty",
     ),

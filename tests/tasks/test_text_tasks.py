@@ -217,6 +217,25 @@ def test_coqa_asks_every_turn_with_the_story_so_far(data):
 # ------------------------------------------------------------------------------------------------ pairs
 
 
+@pytest.mark.parametrize("name", ["xsum", "samsum"])
+def test_a_summary_may_begin_with_a_line_break(name, data):
+    task = one(name, data)
+    sample = next(iter(task.samples("test")))
+    text = f"\n\n{sample.targets[0]}\nMore of it."
+    found = {
+        score.metric: score for score in task.score(sample, [Completion(text=text, num_tokens=9, finish="length")])
+    }
+    assert found["rougeL"].value == 1.0
+    assert found["rougeL"].answer == sample.targets[0]
+    plain = {
+        score.metric: score
+        for score in task.score(sample, [Completion(text=sample.targets[0], num_tokens=5, finish="stop")])
+    }
+    assert {name: found[name].stats for name in ("compression", "density")} == {
+        name: plain[name].stats for name in ("compression", "density")
+    }
+
+
 def test_any_aligned_files(tmp_path):
     (tmp_path / "a.en").write_text("One mill.\n\nTwo mills.\n", encoding="utf-8")
     (tmp_path / "a.zh").write_text("一座磨坊。\n\n两座磨坊。\n", encoding="utf-8")
