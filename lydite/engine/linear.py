@@ -103,16 +103,19 @@ class _HalfWeight:
     def __init__(self, weight: Tensor) -> None:
         if weight.dtype != torch.float32:
             raise ValueError(f"float16 layouts are for float32 layers, not for {weight.dtype}")
-        largest = float(weight.abs().amax()) if weight.numel() else 0.0
+        largest = max(map(abs, torch.stack(torch.aminmax(weight)).tolist())) if weight.numel() else 0.0
         if not math.isfinite(largest):
             raise ValueError("a weight that is no number")
         self.scale = 2.0 ** (15 - math.frexp(largest)[1]) if largest else 1.0
-        half = (weight * self.scale).to(torch.float16).float().div_(self.scale)
-        odd = (half != weight).nonzero(as_tuple=True)
-        if float((half[odd] - weight[odd]).abs().amax() if len(odd[0]) else 0.0) > largest * 2.0**-39:
-            raise ValueError("float16 cannot hold the weight without loss")
-        self.odd = (odd, weight[odd].clone())
-        self.packed = torch.ops.quantized.linear_prepack_fp16(half.mul_(self.scale), None)
+        scaled = weight * self.scale
+        half = scaled.half().float()
+        odd: tuple[Tensor, ...] = ()
+        if not torch.equal(half, scaled):
+            odd = (half != scaled).nonzero(as_tuple=True)
+            if float((half[odd] - scaled[odd]).abs().amax()) > largest * self.scale * 2.0**-39:
+                raise ValueError("float16 cannot hold the weight without loss")
+        self.odd = (odd, weight[odd].clone() if odd else None)
+        self.packed = torch.ops.quantized.linear_prepack_fp16(half, None)
 
     def product(self, rows: Tensor, bias: Tensor | None) -> Tensor:
         out: Tensor = torch.ops.quantized.linear_dynamic_fp16(rows, self.packed)
@@ -122,7 +125,8 @@ class _HalfWeight:
     def dense(self) -> Tensor:
         weight: Tensor = torch.ops.quantized.linear_unpack_fp16(self.packed)[0] / self.scale
         where, values = self.odd
-        weight[where] = values
+        if values is not None:
+            weight[where] = values
         return weight
 
 
