@@ -14,6 +14,7 @@ from lydite.report.grid import print_grid
 from lydite.report.text import one_line
 from lydite.runs import encode
 from lydite.training.plan import Machine, Recipe, read_machine, read_recipe
+from lydite.training.plan.recipe import is_for_training, read_toml
 
 if TYPE_CHECKING:
     from lydite.training.plan.plan import Plan
@@ -46,12 +47,12 @@ def plan(
         raise UserError("--measure is for this machine; leave out --machine and --utilisation")
     if recipe is None and not set_:
         raise UserError("name a recipe, or say it by --set model.family=gpt2 --set training.batch=16 ...")
-    found = read_recipe(recipe, _changes(set_))
     folder = recipe.parent if recipe is not None else Path()
     console = Console(stderr=True, quiet=json_ or not sys.stderr.isatty())
     with console.status("planning", spinner="dots") as status:
         from lydite.training.plan.plan import make_plan
 
+        found = _recipe(recipe, set_)
         where = read_machine(machine) if machine is not None else _here(found)
         if utilisation is not None:
             where = msgspec.structs.replace(where, utilisation=utilisation)
@@ -64,6 +65,15 @@ def plan(
     else:
         _print(done)
     return 0
+
+
+def _recipe(path: Path | None, changes: list[str]) -> Recipe:
+    """A recipe of `lydite pretrain`, whose data are read, or one that names only what a plan needs."""
+    if path is not None and is_for_training(read_toml(path)):
+        from lydite.training.plan.trained import read_trained
+
+        return read_trained(path, changes)
+    return read_recipe(path, _changes(changes))
 
 
 def _here(recipe: Recipe) -> Machine:

@@ -97,13 +97,13 @@ def _compare(folder: Path, fresh: _Begun) -> None:
 def _job(recipe: Recipe, folder: Path, world: World, data: Data) -> Job:
     table = recipe.training
     check_shares(table.batch_size, table.gradient_accumulation_steps, world)
-    train = _objective(recipe, data, "train")
+    train = objective_of(recipe, data, "train")
     assert train is not None
     if train.rows is not None and (table.batch_size != train.rows or table.length_window):
         raise UserError(
             f"the objective carries {train.rows} streams: set training.batch_size to that, without a window"
         )
-    validation = _objective(recipe, data, "validation")
+    validation = objective_of(recipe, data, "validation")
     if validation is None and (recipe.eval.every or recipe.eval.patience):
         raise UserError("eval.every needs validation data; add it to [data], or set eval.every = 0")
     names = [str(one["name"]) for one in recipe.objective]
@@ -120,7 +120,7 @@ def _job(recipe: Recipe, folder: Path, world: World, data: Data) -> Job:
     return Job(recipe, folder, world, network, data.tokenizer, train, validation, bytes_per_label=size)
 
 
-def _objective(recipe: Recipe, data: Data, split: Literal["train", "validation"]) -> Objective | None:
+def objective_of(recipe: Recipe, data: Data, split: Literal["train", "validation"]) -> Objective | None:
     """The recipe's objective over a split, or the mixture of them; None where there is no such split."""
     members, weights = {}, {}
     for number, table in enumerate(recipe.objective):

@@ -104,7 +104,7 @@ class Machine(Record, frozen=True, kw_only=True):
 def read_recipe(path: Path | None, changes: dict[str, Any] | None = None) -> Recipe:
     """A recipe; `changes` are values by dotted key (training.batch) that stand before the file's, or without a file are all
     there is. Raises UserError."""
-    raw = _read(path) if path is not None else {}
+    raw = read_toml(path) if path is not None else {}
     path = path or Path("the recipe")
     for key, value in (changes or {}).items():
         table, dot, name = key.partition(".")
@@ -139,7 +139,7 @@ def read_recipe(path: Path | None, changes: dict[str, Any] | None = None) -> Rec
 
 def read_machine(path: Path) -> Machine:
     """A machine: devices, memory ("80 GiB"), [peak] by dtype, bandwidth. Raises UserError."""
-    raw = _read(path)
+    raw = read_toml(path)
     for key in ("memory", "bandwidth"):
         if isinstance(raw.get(key), str):
             raw[key] = parse_bytes(raw[key])
@@ -159,7 +159,13 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-def _read(path: Path) -> dict[str, Any]:
+def is_for_training(tables: dict[str, Any]) -> bool:
+    """Whether a TOML file is a recipe of `lydite pretrain` (see trained.py): those alone name objectives."""
+    return isinstance(tables.get("objective"), list)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises UserError."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
