@@ -172,7 +172,8 @@ class LogProbs(Record, frozen=True, kw_only=True):
     """Tokens of context dropped on the left because the model is too short."""
 
     def __post_init__(self) -> None:
-        finite("LogProbs", *self.logprobs)
+        if not all(map(math.isfinite, self.logprobs)):
+            finite("LogProbs", *self.logprobs)
         if len(self.tokens) != len(self.logprobs):
             raise ValueError(f"LogProbs has {len(self.tokens)} tokens but {len(self.logprobs)} numbers")
 

@@ -1,4 +1,4 @@
-"""`lydite export`: runs in the files of another system, or another system's logs as runs."""
+"""`lydite export`: runs in the files of another system, another system's logs as runs, n-gram models as ARPA files."""
 
 import tempfile
 from pathlib import Path
@@ -14,16 +14,20 @@ def export(
     run: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="OUT folder, OUT/<model>, one OUT/<model>/<task>, or another system's logs."
+            metavar="RUN",
+            help="OUT folder, OUT/<model>, one OUT/<model>/<task>, or another system's logs; for arpa an n-gram model.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write into; made if missing.")],
-    to: Annotated[str, typer.Option("--to", help="lm-eval or lydite.")] = "lm-eval",
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder to write into; made if missing. For arpa also a file.")
+    ],
+    to: Annotated[str, typer.Option("--to", help="lm-eval, lydite or arpa.")] = "lm-eval",
 ) -> None:
-    """Write runs as another system's logs, or logs as run folders.
+    """Write runs as another system's logs, logs as run folders, or an n-gram model as an ARPA file.
 
     `--to lm-eval` writes results_*.json and samples_*.jsonl as lm-evaluation-harness does. `--to lydite` keeps logs of
-    lm-eval, lighteval or Inspect as run folders.
+    lm-eval, lighteval or Inspect as run folders. `--to arpa` writes an n-gram model that `lydite pretrain` made for KenLM
+    and others (gzipped where the name ends with .gz); `lydite evaluate FILE.arpa --set tokenizer=MODEL` reads it again.
 
     `lydite export runs/first --to lm-eval --out logs`
     """
@@ -41,5 +45,20 @@ def export(
             [found] = as_runs([run], Path(temporary))
             for path in write_lm_eval(find_runs(found), out):
                 print(path)
+    elif to == "arpa":
+        print(_write_arpa(run, out))
     else:
-        raise UserError(f"unknown --to {to!r}; there are lm-eval and lydite")
+        raise UserError(f"unknown --to {to!r}; there are lm-eval, lydite and arpa")
+
+
+def _write_arpa(run: Path, out: Path) -> Path:
+    """The ARPA file of the n-gram model in a folder, or in the run folder of `lydite pretrain` that has it."""
+    from lydite.models.ngram import export_arpa
+
+    folder = run / "model" if (run / "model" / "config.json").exists() else run
+    if not (folder / "config.json").exists():
+        raise UserError(f"{run} holds no n-gram model; name a folder that `lydite pretrain` wrote")
+    name = f"{run.parent.name if run.name == 'model' else run.resolve().name}.arpa"
+    path = out if out.name.lower().endswith((".arpa", ".arpa.gz")) else out / name
+    export_arpa(folder, path)
+    return path

@@ -1,4 +1,5 @@
-"""Rows of JSONL, CSV, TSV and Parquet files, streamed, with the place of every mistake.
+"""Lines and rows of files, streamed, with the place of every mistake: text, JSONL, CSV and TSV, plain or in gzip or zstd,
+and Parquet.
 
 A row is a dict from column to value, and comes with the number of the line on which it ends (rows of Parquet count
 from 1). Text is UTF-8; a byte-order mark is dropped. CSV is the quoted kind (RFC 4180). TSV is the plain kind: a tab
@@ -6,11 +7,14 @@ always separates and quotes mean nothing, as in the files of GLUE.
 """
 
 import csv
+import gzip
+import io
 import math
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import msgspec
 
@@ -18,6 +22,9 @@ from lydite.errors import DataError
 
 Row = tuple[int, dict[str, Any]]
 
+COMPRESSED = (".gz", ".zst")
+LONGEST_LINE = 1 << 28
+"""Bytes; a longer one is an error, since a line is held in memory."""
 _BOM = b"\xef\xbb\xbf"
 _HALF_PAIR = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
@@ -35,8 +42,8 @@ def read_rows(path: Path) -> Iterator[Row]:
         ".tsv": read_tsv,
         ".parquet": read_parquet,
     }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
+    reader = readers.get(ending_of(path))
+    if reader is None or (reader is read_parquet and path.suffix.lower() in COMPRESSED):
         raise DataError(f"{path}: unknown kind of file; rename it to end in {', '.join(readers)}")
     return _not_empty(path, reader(check_file(path)))
 
@@ -50,16 +57,61 @@ def check_file(path: Path) -> Path:
     return path
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yields (number from 1, line without its line break), decoded. Raises DataError at an undecodable byte."""
+def ending_of(path: Path) -> str:
+    """The ending that says what is inside, in small letters; that of a compression is left out."""
+    name = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+    return name.suffix.lower()
+
+
+def read_lines(path: Path, *, breaks: bool = False) -> Iterator[tuple[int, str]]:
+    """Yields (number from 1, line), decoded, without its line break or with it as "\\n". Raises DataError at an undecodable
+    byte."""
+    for number, raw in raw_lines(path):
+        line = _decode(path, number, raw)
+        yield number, line.replace("\r\n", "\n") if breaks else line.rstrip("\r\n")
+
+
+def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yields (number from 1, line as it stands there), decompressed. Raises DataError for damage and for endless lines."""
+    number = 0
     try:
-        with open(path, "rb") as file:
-            for number, raw in enumerate(file, 1):
-                if number == 1:
-                    raw = raw.removeprefix(_BOM)
-                yield number, _decode(path, number, raw).rstrip("\r\n")
+        with _open(check_file(path)) as stream:
+            while line := stream.readline(LONGEST_LINE + 1):
+                number += 1
+                if len(line) > LONGEST_LINE:
+                    raise DataError(
+                        f"{path}, line {number} is longer than {LONGEST_LINE >> 20} MiB; break it into lines"
+                    )
+                yield number, line.removeprefix(_BOM) if number == 1 else line
+    except (OSError, EOFError, zlib.error) as error:
+        raise _damage(path, error) from error
+    except Exception as error:
+        if type(error).__name__ != "ZstdError":  # of a package that may not be there
+            raise
+        raise _damage(path, error) from error
+
+
+def _damage(path: Path, error: Exception) -> DataError:
+    return DataError(f"cannot read {path}: {error}; it is damaged or not what its ending says")
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed by the caller
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
+    ending = path.suffix.lower()
+    if ending == ".gz":
+        return cast(BinaryIO, gzip.GzipFile(fileobj=file))
+    if ending == ".zst":
+        try:
+            import zstandard
+        except ImportError as error:
+            raise DataError(f"{path}: .zst files need zstandard; pip install 'lydite[data]'") from error
+        return cast(
+            BinaryIO, io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
+        )
+    return file
 
 
 def read_text(path: Path) -> str:
@@ -165,8 +217,8 @@ def _zip(path: Path, number: int, header: list[str], fields: list[str]) -> dict[
     return dict(zip(header, fields, strict=True))
 
 
-def read_parquet(path: Path) -> Iterator[Row]:
-    """Rows of a Parquet file; needs pyarrow. Dates become text, NaN becomes None (a missing value)."""
+def read_parquet(path: Path, column: str | None = None) -> Iterator[Row]:
+    """Rows of a Parquet file, with all columns or one; needs pyarrow. Dates become text, NaN becomes None (a missing value)."""
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
@@ -174,13 +226,21 @@ def read_parquet(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: Parquet files need pyarrow; pip install 'lydite[data]'") from error
     try:
         with ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if column is not None and column not in names:
+                raise no_column(str(path), column, names)
             number = 0
-            for batch in file.iter_batches():
+            for batch in file.iter_batches(batch_size=1024, columns=None if column is None else [column]):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, _plain(row)
     except (ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from error
+
+
+def no_column(place: str, column: str, names: Iterable[object]) -> DataError:
+    """What to say where a column is missing."""
+    return DataError(f"{place} has no column {column!r}; it has {', '.join(map(str, names))}: use --set column=NAME")
 
 
 def _plain(value: Any) -> Any:
@@ -212,4 +272,4 @@ def _not_empty(path: Path, rows: Iterator[Row]) -> Iterator[Row]:
         empty = False
         yield row
     if empty:
-        raise DataError(f"{path} has no rows; an empty file cannot be evaluated")
+        raise DataError(f"{path} has no rows; name a file that has some")

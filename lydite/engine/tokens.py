@@ -63,7 +63,8 @@ class Text:
     """The tokens of one text, and how they lie about the end of its context."""
 
     ids: Ids
-    encoding: Encoding
+    encoding: Encoding | None
+    """What `tokenizers` said; None where it was not asked (engine/quick.py)."""
     inside: int = 0
     """How many tokens end within the context."""
     spanned: bool = False
@@ -71,6 +72,7 @@ class Text:
 
     def words(self) -> Ids:
         """Number of the word that each token is part of, as the pre-tokenizer cuts words; -1 where it is of none."""
+        assert self.encoding is not None, "the masked encoder asks tokenizers"
         return np.asarray([-1 if word is None else word for word in self.encoding.word_ids], dtype=np.int32)
 
 
@@ -161,6 +163,13 @@ class Encoder:
             known = self._pieces[token] = self.decode([token])
         return known
 
+    def texts_of(self, tokens: Sequence[int]) -> tuple[str, ...]:
+        """`text_of` each of them."""
+        try:
+            return tuple(map(self._pieces.__getitem__, tokens))
+        except KeyError:  # one that was not asked for before
+            return tuple(map(self.text_of, tokens))
+
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
         """Tokens as text, spaces as they are."""
         return str(
@@ -190,7 +199,7 @@ class Encoder:
     def _num_fixed(self, ids: Sequence[int] | Ids) -> int:
         """How many ids at the front are the prefix, which stays in every window."""
         size = len(self.prefix)
-        return size if size and tuple(int(token) for token in ids[:size]) == self.prefix else 0
+        return size if size and tuple(map(int, ids[:size])) == self.prefix else 0
 
     def fit(self, ids: list[int], room: int) -> tuple[list[int], int]:
         """A prompt cut from the left to `room` ids, its prefix kept; and how many were dropped."""
@@ -217,12 +226,17 @@ class Encoder:
             context = self.render(request.messages) if request.messages else request.context
             groups.setdefault((request.sample_id, context), []).append(i)
         for some in _slices(groups):
-            found = self._tokenize(c + requests[i].continuation for (_, c), members in some for i in members)
-            for (_, context), members in some:
-                texts = [_place(found[context + requests[i].continuation], context) for i in members]
-                cut = common_cut(texts)
-                for i, text in zip(members, texts, strict=True):
+            texts = iter(self.texts([(c, requests[i].continuation) for (_, c), members in some for i in members]))
+            for _, members in some:
+                own = [next(texts) for _ in members]
+                cut = common_cut(own)
+                for i, text in zip(members, own, strict=True):
                     yield i, text, cut
+
+    def texts(self, pairs: Sequence[tuple[str, str]]) -> list[Text]:
+        """The tokens of each (context, continuation) as one text."""
+        found = self._tokenize(context + continuation for context, continuation in pairs)
+        return [_place(found[context + continuation], context) for context, continuation in pairs]
 
     def _encode_one(self, request: ScoreRequest, text: Text, cut: int) -> Encoded | Failure:
         if not request.continuation:
@@ -315,8 +329,8 @@ def _span(encoding: Encoding, token: int) -> tuple[int, int]:
 def common_cut(texts: Sequence[Text]) -> int:
     """How many tokens, equal in all texts, lie within the context: the border from which all of them are scored."""
     first = texts[0].ids
-    cut = len(first)
-    for text in texts:
+    cut = texts[0].inside
+    for text in texts[1:]:
         cut = min(cut, text.inside)
         differs = text.ids[:cut] != first[:cut]
         if differs.any():

@@ -103,7 +103,8 @@ class LSTMModel:
         self.usage.tokens_computed += sum(len(text) - 1 for text in texts)
         found = self.reader.score(texts, pick(states, which), last[which])
         for (_, asked), (logprobs, greedy) in zip(rows, found, strict=True):
-            yield asked.index, answer_of(self.encoder, asked.encoded, logprobs, greedy=greedy, rule=self.info.rule)
+            tokens = self.encoder.texts_of(asked.scored.tolist())
+            yield asked.index, answer_of(asked.encoded, tokens, logprobs.tolist(), greedy=greedy, rule=self.info.rule)
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Reader:
     ) -> list[tuple[npt.NDArray[np.float64], bool]]:
         """For each text its log-probabilities and whether all its tokens are the most likely ones, given what was read
         before: `state`, and `last` [B, D] of the token before its first."""
-        found: list[list[Tensor]] = [[] for _ in texts]
+        found: list[list[float]] = [[] for _ in texts]
         greedy = [True] * len(texts)
 
         def take(states: Tensor, rows: Sequence[int], tokens: Sequence[int]) -> None:

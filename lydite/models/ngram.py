@@ -31,7 +31,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from lydite.engine.texts import Texts
 from lydite.engine.tokens import Encoded, Encoder
 from lydite.errors import ModelError
-from lydite.models.ngram_arpa import BOS, EOS, UNK, ArpaFile, arpa_table, read_arpa
+from lydite.models.ngram_arpa import BOS, EOS, UNK, ArpaFile, arpa_table, read_arpa, spelled, unspelled, write_arpa
 from lydite.models.ngram_table import Level, NgramTable
 from lydite.models.ngram_train import OnProgress, Smoothing, Trained, train_ngram
 from lydite.models.stepwise import (
@@ -45,7 +45,7 @@ from lydite.models.stepwise import (
 from lydite.types import Failure, GenerateRequest, ModelInfo, Output, Request, ScoreRequest, Usage
 
 _WEIGHTS = "model.safetensors"
-_BLOCK = 256
+_BLOCK = 1024
 """Requests that are looked up at one time, so that answers come as they are ready."""
 _STRANGE = "\U000f1234\u0e5b"
 """A text that no corpus holds: an open vocabulary spells it out."""
@@ -120,19 +120,21 @@ class NgramModel:
         windows = [window for _, encoded in block for window in encoded.windows]
         scores = self.table.score([window.ids for window in windows], [window.first for window in windows])
         self.usage.tokens_computed += len(scores.logprobs)
+        sizes = [len(window.ids) - window.first for window in windows]
+        starts = np.cumsum([0, *sizes[:-1]])
+        undecided = np.logical_or.reduceat(scores.undecided, starts).tolist()
+        maybe = np.logical_and.reduceat(scores.greedy | scores.undecided, starts).tolist()
+        tokens = self.encoder.texts_of(np.concatenate([window.ids[window.first :] for window in windows]).tolist())
         end = 0
-        for index, encoded in block:
+        for number, (index, encoded) in enumerate(block):
             [window] = encoded.windows  # there is no longest text, so there is never more than one
-            start, end = end, end + len(window.ids) - window.first
-            maybe = scores.greedy[start:end] | scores.undecided[start:end]
-            greedy = bool(maybe.all()) and all(
-                self.table.is_greedy(window.ids, window.first + int(at))
-                for at in np.flatnonzero(scores.undecided[start:end])
-            )
-            yield (
-                index,
-                answer_of(self.encoder, encoded, scores.logprobs[start:end], greedy=greedy, rule=self.info.rule),
-            )
+            start, end = end, end + sizes[number]
+            greedy = maybe[number]
+            if greedy and undecided[number]:
+                spots = np.flatnonzero(scores.undecided[start:end])
+                greedy = all(self.table.is_greedy(window.ids, window.first + int(at)) for at in spots)
+            logprobs = scores.logprobs[start:end].tolist()
+            yield index, answer_of(encoded, tokens[start:end], logprobs, greedy=greedy, rule=self.info.rule)
 
 
 class _Steps:
@@ -181,19 +183,25 @@ def pretrain_ngram(
     """
     if chosen.order < 1:
         raise ModelError(f"order must be 1 or more, not {chosen.order}")
-    # A text begins as it will when it is scored, whatever the tokenizer calls that token.
-    bos = make_encoder(tokenizer, StepSettings(), begins=True).lead[-1]
+    bos, eos = ends_of(tokenizer)
     trained = train_ngram(
         documents,
         order=chosen.order,
         vocab_size=len(tokenizer),
         bos=bos,
-        eos=bos if tokenizer.eos_token_id is None else tokenizer.eos_token_id,
+        eos=eos,
         smoothing=chosen.smoothing,
         on_progress=on_progress,
     )
     save_ngram(folder, trained, tokenizer, chosen.smoothing)
     return trained
+
+
+def ends_of(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    """The tokens that stand before and behind every document that is counted. Raises ModelError where there are none."""
+    # A text begins as it will when it is scored, whatever the tokenizer calls that token.
+    bos = make_encoder(tokenizer, StepSettings(), begins=True).lead[-1]
+    return bos, bos if tokenizer.eos_token_id is None else tokenizer.eos_token_id
 
 
 # ------------------------------------------------------------------------------------------- folders
@@ -324,6 +332,23 @@ def load_arpa(path: Path, *, source: str, settings: Mapping[str, Any] | None = N
     return _make(table, tokenizer, chosen, name, source, digest.hexdigest()[:16], {"order": table.order})
 
 
+def export_arpa(folder: Path, path: Path, on_progress: OnProgress | None = None) -> None:
+    """Writes the model in `folder` as an ARPA file, gzipped where `path` ends with .gz, for KenLM, SRILM and others.
+
+    Words are the tokens' names; `load_arpa` reads the file again with `tokenizer=folder`. Raises ModelError where the
+    folder holds no such model, or one that the format has no numbers for (stupid backoff).
+    """
+    _, table = read_table(folder)
+    tokenizer = read_tokenizer(folder)
+    names = tokenizer.convert_ids_to_tokens(list(range(table.vocab_size)))
+    if None in names:
+        raise ModelError(f"{folder}: the token {names.index(None)} has no name; the tokenizer is not the model's")
+    bos, eos = ends_of(tokenizer)
+    words = [spelled(name) for name in names]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_arpa(table, path, words, bos=bos, eos=eos, unk=tokenizer.unk_token_id, on_progress=on_progress)
+
+
 def word_tokenizer(file: ArpaFile, path: Path) -> PreTrainedTokenizerFast:
     """Words between white space, those that the file does not have as `<unk>`; if it lacks that too, they have no
     probability."""
@@ -345,11 +370,12 @@ def word_tokenizer(file: ArpaFile, path: Path) -> PreTrainedTokenizerFast:
 def _token_ids(file: ArpaFile, tokenizer: PreTrainedTokenizerBase, path: Path) -> Any:
     """For each word of the file the token of that name."""
     known = tokenizer.get_vocab()
-    special = {BOS: tokenizer.bos_token_id, EOS: tokenizer.eos_token_id, UNK: tokenizer.unk_token_id}
+    bos, eos = ends_of(tokenizer)
+    special = {BOS: bos, EOS: eos, UNK: tokenizer.unk_token_id}
     found = []
     for word in file.words:
-        token = special.get(word)
-        token = known.get(word.decode("utf-8", "replace")) if token is None else token
+        token, name = special.get(word), word.decode("utf-8", "replace")
+        token = known.get(name, known.get(unspelled(name))) if token is None else token
         if token is None:
             raise ModelError(f"{path}: the word {word.decode('utf-8', 'replace')!r} is no token of the tokenizer")
         found.append(token)

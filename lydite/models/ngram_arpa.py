@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lydite.errors import ModelError
-from lydite.models.ngram_table import Ints, Level, NgramTable, find
+from lydite.models.ngram_table import Ints, KeyIndex, Level, NgramTable
 
 BOS, EOS, UNK = b"<s>", b"</s>", b"<unk>"
 LN10 = math.log(10)
@@ -207,11 +207,11 @@ def arpa_table(file: ArpaFile, ids: Ints, vocab_size: int, *, path: Path) -> Ngr
     levels = [
         Level(np.arange(vocab_size, dtype=np.int32), np.array([0, vocab_size]), logprobs.astype(np.float32), first)
     ]
-    keys: list[Ints] = []
+    keys: list[KeyIndex] = []
     for n, rows in enumerate(file.ngrams[1:], start=2):
         at = ids[rows[:, 0]]
         for k, known in enumerate(keys, start=1):
-            at = find(known, at * vocab_size + ids[rows[:, k]])
+            at = known.find(at * vocab_size + ids[rows[:, k]])
             if (at < 0).any():
                 some = b" ".join(file.words[w] for w in rows[int((at < 0).argmax())])
                 raise ModelError(f"{path}: the {n}-gram {_show(some)} has no context among the shorter n-grams")
@@ -221,7 +221,7 @@ def arpa_table(file: ArpaFile, ids: Ints, vocab_size: int, *, path: Path) -> Ngr
         if (key[1:] == key[:-1]).any():
             some = b" ".join(file.words[w] for w in rows[order[int((key[1:] == key[:-1]).argmax())]])
             raise ModelError(f"{path}: the {n}-gram {_show(some)} stands there twice; leave one out")
-        keys.append(key)
+        keys.append(KeyIndex(key))
         weights = none if n == top else file.backoffs[n - 1][order].astype(np.float32)
         parents, last = np.divmod(key, vocab_size)
         levels.append(
@@ -280,6 +280,20 @@ def write_arpa(
         raise ModelError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+_SPELLED = str.maketrans("\t\n\x0b\x0c\r ", "\u0109\u010a\u010b\u010c\u010d\u0120")
+_UNSPELLED = str.maketrans("\u0109\u010a\u010b\u010c\u010d\u0120", "\t\n\x0b\x0c\r ")
+
+
+def spelled(token: str) -> str:
+    """A token without white space, which separates words in ARPA files: GPT-2's letters for those bytes stand for it."""
+    return token.translate(_SPELLED)
+
+
+def unspelled(word: str) -> str:
+    """The token that `spelled` made the word from."""
+    return word.translate(_UNSPELLED)
 
 
 def _open(path: Path, *, zipped: bool) -> IO[bytes]:

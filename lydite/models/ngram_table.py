@@ -2,7 +2,8 @@
 
 An n-gram is found through the n-gram without its last word: those of one length stand sorted by (number of that
 shorter n-gram, last word), so the n-gram that ends at a position is the one found for the position before, one word
-longer. Looking up all positions of all texts takes one binary search for each length, in numpy, whatever their number.
+longer. Looking up all positions of all texts takes one look into a hash table for each length, in numpy, whatever their
+number.
 
 Contract: `log p(w | h)` is the n-gram's own number where it is in the table, else that of the shorter context plus the
 backoff weight of `h` (0 where `h` is not in the table, or `missing`). Natural logarithms, float32 as stored and float64
@@ -16,6 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 divided by the golden ratio."""
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -62,7 +66,7 @@ class NgramTable:
         self.missing = missing
         assert np.array_equal(levels[0].words, np.arange(len(levels[0]))), "the first level is the vocabulary"
         size = self.vocab_size
-        self._keys = [level.parents * size + level.words for level in levels[1:]]
+        self._indexes = [KeyIndex(level.parents * size + level.words) for level in levels[1:]]
         # The most likely word that each context holds itself: together with the backoff weight it bounds all words.
         self._best = [_segment_max(level.logprobs, level.offsets) for level in levels]
 
@@ -89,10 +93,10 @@ class NgramTable:
         ids [T]: texts one after the other; depths [T]: how many words of its own text stand before each position.
         """
         found = [ids]
-        for n, keys in enumerate(self._keys, start=2):
+        for n, index in enumerate(self._indexes, start=2):
             spots = np.flatnonzero((depths[1:] >= n - 1) & (found[-1][:-1] >= 0)) + 1
             here = np.full(len(ids), -1, dtype=np.int64)
-            here[spots] = find(keys, found[-1][spots - 1] * self.vocab_size + ids[spots])
+            here[spots] = index.find(found[-1][spots - 1] * self.vocab_size + ids[spots])
             found.append(here)
         return found
 
@@ -173,18 +177,47 @@ class NgramTable:
         return at
 
 
-def find(keys: Ints, wanted: Ints) -> Ints:
-    """Where each of `wanted` [n] stands among the sorted `keys`; -1 where it does not."""
-    if not len(keys) or not len(wanted):
-        return np.full(len(wanted), -1, dtype=np.int64)
-    order = np.argsort(wanted)  # neighbours among the needles are neighbours in memory: several times faster
-    needles = wanted[order]
-    near = np.searchsorted(keys, needles)
-    near[near == len(keys)] = 0
-    near[keys[near] != needles] = -1
-    places = np.empty_like(near)
-    places[order] = near
-    return places
+class KeyIndex:
+    """Finds whole batches among sorted keys [M]: twice as fast as a binary search where neither fits the caches.
+
+    Keys are laid out by buckets, about one a bucket, the bucket being the high bits of a product (Knuth's multiplicative
+    hashing, The Art of Computer Programming, vol. 3, 6.4); it is built when something is first looked for.
+    """
+
+    def __init__(self, keys: Ints) -> None:
+        self._sorted = keys
+        bits = max(1, len(keys).bit_length())
+        self._shift = np.uint64(64 - bits)
+        self._buckets: tuple[Ints, npt.NDArray[np.int32], npt.NDArray[np.int32]] | None = None
+
+    def find(self, wanted: Ints) -> Ints:
+        """Where each of `wanted` [n] stands among the keys; -1 where it does not."""
+        keys, places, starts = self._build() if self._buckets is None else self._buckets
+        found = np.full(len(wanted), -1, dtype=np.int64)
+        bucket = self._bucket(wanted)
+        at, end = starts[bucket], starts[bucket + 1]
+        left = np.flatnonzero(at < end)
+        while len(left):
+            here = at[left]
+            hit = keys[here] == wanted[left]
+            found[left[hit]] = places[here[hit]]
+            left, here = left[~hit], here[~hit] + 1
+            at[left] = here
+            left = left[here < end[left]]
+        return found
+
+    def _bucket(self, keys: Ints) -> Ints:
+        return ((keys.view(np.uint64) * _GOLDEN) >> self._shift).view(np.int64)
+
+    def _build(self) -> tuple[Ints, npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """Keys bucket by bucket, their places among the sorted ones, and where each bucket begins."""
+        bucket = self._bucket(self._sorted)
+        order = np.argsort(bucket)
+        starts = np.zeros((1 << (64 - int(self._shift))) + 1, dtype=np.int32)
+        np.cumsum(np.bincount(bucket, minlength=len(starts) - 1), out=starts[1:])
+        self._buckets = (self._sorted[order], order.astype(np.int32), starts)
+        self._sorted = self._sorted[:0]
+        return self._buckets
 
 
 def _segment_max(values: npt.NDArray[np.float32], offsets: Ints) -> npt.NDArray[np.float32]:

@@ -9,19 +9,19 @@ says which one is not.
 V: vocabulary.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from lydite.engine.quick import QuickEncoder
 from lydite.engine.run import Text
 from lydite.engine.sampling import make_generator
 from lydite.engine.texts import Texts
@@ -98,7 +98,7 @@ def make_encoder(tokenizer: PreTrainedTokenizerBase, chosen: StepSettings, *, be
             raise ModelError(f"chat_template must be a file with a Jinja template; there is none at {path}")
         tokenizer.chat_template = path.read_text(encoding="utf-8")
     wants = True if begins and tokenizer.bos_token_id is not None else None
-    encoder = Encoder(tokenizer, max_tokens=None, wants_bos=wants, chat_options=chosen.chat_options)
+    encoder = QuickEncoder(tokenizer, max_tokens=None, wants_bos=wants, chat_options=chosen.chat_options)
     if not encoder.lead:
         raise ModelError("the tokenizer has neither bos_token nor eos_token; set one in its tokenizer_config.json")
     return encoder
@@ -116,18 +116,15 @@ class Stepper(Protocol):
         ...
 
 
-def answer_of(
-    encoder: Encoder, encoded: Encoded, logprobs: npt.NDArray[np.float64], *, greedy: bool, rule: str
-) -> Output:
-    """A scored request as LogProbs, or as the Failure that its numbers are."""
-    if np.isneginf(logprobs).any() and not np.isnan(logprobs).any():
-        return Failure(reason="zero probability")
-    if not np.isfinite(logprobs).all():
+def answer_of(encoded: Encoded, tokens: Sequence[str], logprobs: Sequence[float], *, greedy: bool, rule: str) -> Output:
+    """A scored request as LogProbs of its tokens' texts, or as the Failure that its numbers are."""
+    if not all(map(math.isfinite, logprobs)):
+        if -math.inf in logprobs and not any(map(math.isnan, logprobs)):
+            return Failure(reason="zero probability")
         return Failure(reason="not a number among the model's log-probabilities")
-    ids = [token for window in encoded.windows for token in window.ids[window.first :].tolist()]
     return LogProbs(
-        tokens=tuple(map(encoder.text_of, ids)),
-        logprobs=tuple(logprobs.tolist()),
+        tokens=tuple(tokens),
+        logprobs=tuple(logprobs),
         greedy=greedy,
         rule=rule,
         join=encoded.join,

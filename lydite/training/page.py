@@ -65,15 +65,15 @@ def render(name: str, lines: Sequence[Line]) -> str:
 
 def _facts(steps: Sequence[StepLine], evals: Sequence[EvalLine]) -> list[tuple[str, str]]:
     """What a reader wants first, in words."""
-    if not steps:
-        return [("steps", "none yet")]
-    last = steps[-1]
-    facts = [("steps", f"{last.step:,}"), ("tokens read", f"{last.tokens:,}"), ("time", _time(last.seconds))]
-    facts.append(("speed", f"{last.tokens / max(last.seconds, 1e-9):,.0f} tokens/s"))
-    peaks = [line.peak for line in steps if line.peak is not None]
-    if peaks:
-        facts.append(("of the matrix peak", f"{sorted(peaks)[len(peaks) // 2]:.0%}"))
-    facts.append(("training loss", f"{last.loss:.3f}"))
+    facts = [] if evals else [("steps", "none yet")]
+    if steps:
+        last = steps[-1]
+        facts = [("steps", f"{last.step:,}"), ("tokens read", f"{last.tokens:,}"), ("time", _time(last.seconds))]
+        facts.append(("speed", f"{last.tokens / max(last.seconds, 1e-9):,.0f} tokens/s"))
+        peaks = [line.peak for line in steps if line.peak is not None]
+        if peaks:
+            facts.append(("of the matrix peak", f"{sorted(peaks)[len(peaks) // 2]:.0%}"))
+        facts.append(("training loss", f"{last.loss:.3f}"))
     if evals:
         best = min(evals, key=lambda line: line.loss)
         facts.append(("validation loss", f"{best.loss:.4f} at step {best.step:,}"))

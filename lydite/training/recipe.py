@@ -6,6 +6,8 @@
     [training]     options named as in transformers
     [eval] [save] [log]
 
+An n-gram model (family = "ngram") is counted and not trained: it needs [model] and [data] alone (counted.py).
+
 Contract: strict. An unknown key is refused in one line that names the nearest known one; `--set a.b=value` means exactly
 what the same line in the file would. Paths in the file are seen from the file, paths in `--set` from where the command
 runs. No torch here.
@@ -35,7 +37,7 @@ class ModelTable(_Table, frozen=True, kw_only=True):
     """What is trained."""
 
     family: str = ""
-    """model_type of transformers (gpt2, llama, bert, t5 ...) or one of ours (lydite_transformer, lydite_lstm)."""
+    """model_type of transformers (gpt2, llama, bert, t5 ...) or one of ours (lydite_transformer, lydite_lstm, ngram)."""
     init: str = ""
     """A checkpoint folder whose weights to start from, instead of `family`."""
     config: dict[str, Any] = {}
@@ -183,12 +185,32 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def make_recipe(tables: Mapping[str, Any], shown: str = "recipe") -> Recipe:
     """A recipe from plain tables; `shown` names it in messages."""
     _check_keys(tables, Recipe, shown, "")
+    tables = _counted(tables, shown)
     try:
         recipe = msgspec.convert(tables, Recipe)
     except msgspec.ValidationError as error:
         raise UserError(f"{shown}: {_plain(str(error))}") from error
     _check(recipe, shown)
     return recipe
+
+
+def is_counted(model: ModelTable) -> bool:
+    """Whether the model is an n-gram table."""
+    return model.family in _COUNTED
+
+
+_COUNTED = ("ngram", "lydite_ngram")
+
+
+def _counted(tables: Mapping[str, Any], shown: str) -> Mapping[str, Any]:
+    """The recipe of an n-gram model with the tables that it does not need; UserError where it has them."""
+    model = tables.get("model")
+    if not isinstance(model, Mapping) or model.get("family") not in _COUNTED:
+        return tables
+    for name in ("objective", "training", "save"):
+        if name in tables:
+            raise UserError(f"{shown}: an n-gram model is counted in one pass; leave [{name}] out")
+    return {**tables, "objective": [{"name": "causal"}], "training": {"max_steps": 1, "batch_size": 1}}
 
 
 def _plain(message: str) -> str:

@@ -19,13 +19,14 @@ import msgspec
 from lydite.errors import RunError, UserError
 from lydite.runs import differences, lock, write_json
 from lydite.training import speed
+from lydite.training.counted import check_counted, count
 from lydite.training.data import Data, read_data
 from lydite.training.distributed import World, blocks, check_shares
 from lydite.training.log import Line
 from lydite.training.loop import Job, Loop, OnEval
 from lydite.training.network import build_network
 from lydite.training.objectives import Mixture, Objective, make_objective
-from lydite.training.recipe import DataTable, Recipe, config_of
+from lydite.training.recipe import DataTable, Recipe, config_of, is_counted
 
 SCHEMA = 1
 BEGUN = "recipe.json"
@@ -56,6 +57,14 @@ def pretrain(
     know. `measure`: the matrix peak, for the fraction of it in the log. Raises UserError, and Interrupted after SIGTERM or
     Ctrl-C.
     """
+    if is_counted(recipe.model):
+        check_counted(recipe)
+        with lock(folder):
+            data = read_data(recipe.data)
+            begun = _Begun(config=config_of(recipe), data=data.hash)
+            _compare(folder, begun)
+            write_json(folder / BEGUN, begun)
+            return count(recipe, data, folder, on_eval=on_eval, on_line=on_line, say=say)
     world = World(device)
     try:
         with lock(folder) if world.leads else contextlib.nullcontext():

@@ -8,7 +8,7 @@ from nltk.lm import StupidBackoff, WittenBellInterpolated
 from nltk.lm.preprocessing import padded_everygram_pipeline
 
 from lydite.errors import DataError
-from lydite.models.ngram_table import find
+from lydite.models.ngram_table import KeyIndex
 from lydite.models.ngram_train import FALLBACK, SMOOTHINGS, modified_discounts, train_ngram
 
 BOS, EOS = 0, 1
@@ -244,5 +244,13 @@ def test_empty_documents_have_an_end():
 
 
 def test_find():
-    assert find(np.array([2, 5, 9]), np.array([9, 1, 5, 5, 10])).tolist() == [2, -1, 1, 1, -1]
-    assert find(np.array([], dtype=np.int64), np.array([3])).tolist() == [-1]
+    assert KeyIndex(np.array([2, 5, 9])).find(np.array([9, 1, 5, 5, 10])).tolist() == [2, -1, 1, 1, -1]
+    assert KeyIndex(np.array([], dtype=np.int64)).find(np.array([3])).tolist() == [-1]
+
+
+def test_find_among_keys_that_share_their_buckets():
+    rng = np.random.default_rng(0)
+    keys = np.unique(rng.integers(0, 1 << 40, size=3000))
+    wanted = np.concatenate([rng.permutation(keys), rng.integers(0, 1 << 40, size=3000)])
+    places = {int(key): place for place, key in enumerate(keys)}
+    assert KeyIndex(keys).find(wanted).tolist() == [places.get(int(key), -1) for key in wanted]

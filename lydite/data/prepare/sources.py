@@ -6,23 +6,17 @@ item carries the number of its line (of its row, in Parquet), for messages.
 """
 
 import glob
-import gzip
-import io
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
+from lydite.data.files import COMPRESSED, ending_of, no_column, raw_lines, read_parquet
 from lydite.data.prepare.recipe import HUB, Source
 from lydite.errors import DataError, UserError
 
 CHUNK = 1 << 20
 """Bytes after which a chunk ends."""
-LONGEST_LINE = 1 << 28
-"""Bytes; a longer one is an error, since a line is held in memory."""
 TEXT, LINES, TABLE = (".txt", ".text", ".md"), (".jsonl", ".ndjson", ".json"), (".parquet",)
-COMPRESSED = (".gz", ".zst")
-_BOM = b"\xef\xbb\xbf"
 
 
 class Chunk(NamedTuple):
@@ -89,9 +83,8 @@ def _endings() -> str:
 
 
 def _kind(path: Path) -> Literal["text", "lines", "table"] | None:
-    plain = Path(path.stem) if path.suffix.lower() in COMPRESSED else path
-    ending = plain.suffix.lower()
-    if ending in TABLE and plain is path:
+    ending = ending_of(path)
+    if ending in TABLE and path.suffix.lower() not in COMPRESSED:
         return "table"
     return "text" if ending in TEXT else "lines" if ending in LINES else None
 
@@ -121,14 +114,13 @@ def _read_file(source: Source, file: File, max_characters: int) -> Iterator[Chun
         yield from _gather(file.source, str(file.path), "text", _table_rows(file.path, source.column))
         return
     rows: Iterator[tuple[int, bytes | str]]
-    with _open(file.path) as stream:
-        if file.kind == "lines" or source.documents == "line":
-            rows = ((number, line) for number, line in _lines(file.path, stream) if not line.isspace())
-        elif source.documents == "paragraph":
-            rows = _paragraphs(file.path, stream)
-        else:
-            rows = _pieces(file.path, stream, max_characters)
-        yield from _gather(file.source, str(file.path), "json" if file.kind == "lines" else "text", rows)
+    if file.kind == "lines" or source.documents == "line":
+        rows = ((number, line) for number, line in raw_lines(file.path) if not line.isspace())
+    elif source.documents == "paragraph":
+        rows = _paragraphs(file.path)
+    else:
+        rows = _pieces(file.path, max_characters)
+    yield from _gather(file.source, str(file.path), "json" if file.kind == "lines" else "text", rows)
 
 
 def _gather(
@@ -146,49 +138,10 @@ def _gather(
         yield Chunk(source, file, kind, items, size)
 
 
-def _open(path: Path) -> BinaryIO:
-    try:
-        file = open(path, "rb")  # noqa: SIM115 - closed by the caller
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    ending = path.suffix.lower()
-    if ending == ".gz":
-        return cast(BinaryIO, gzip.GzipFile(fileobj=file))
-    if ending == ".zst":
-        try:
-            import zstandard
-        except ImportError as error:
-            raise DataError(f"{path}: .zst files need zstandard; pip install 'lydite[data]'") from error
-        return cast(
-            BinaryIO, io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
-        )
-    return file
-
-
-def _damage(path: Path, error: Exception) -> DataError:
-    return DataError(f"cannot read {path}: {error}; it is damaged or not what its ending says")
-
-
-def _lines(path: Path, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    number = 0
-    try:
-        while line := stream.readline(LONGEST_LINE + 1):
-            number += 1
-            if len(line) > LONGEST_LINE:
-                raise DataError(f"{path}, line {number} is longer than {LONGEST_LINE >> 20} MiB; break it into lines")
-            yield number, line.removeprefix(_BOM) if number == 1 else line
-    except (OSError, EOFError, zlib.error) as error:
-        raise _damage(path, error) from error
-    except Exception as error:
-        if type(error).__name__ != "ZstdError":
-            raise
-        raise _damage(path, error) from error
-
-
-def _paragraphs(path: Path, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def _paragraphs(path: Path) -> Iterator[tuple[int, bytes]]:
     """What stands between blank lines."""
     start, lines = 1, list[bytes]()
-    for number, line in _lines(path, stream):
+    for number, line in raw_lines(path):
         if not line.isspace():
             start = start if lines else number
             lines.append(line)
@@ -199,10 +152,10 @@ def _paragraphs(path: Path, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
         yield start, b"".join(lines)
 
 
-def _pieces(path: Path, stream: BinaryIO, max_characters: int) -> Iterator[tuple[int, bytes]]:
+def _pieces(path: Path, max_characters: int) -> Iterator[tuple[int, bytes]]:
     """A whole file, or pieces of it that end at a line (best a blank one) and are no longer than a document may be."""
     start, lines, size = 1, list[bytes](), 0
-    for number, line in _lines(path, stream):
+    for number, line in raw_lines(path):
         length = _characters(line)
         if lines and size + length > max_characters:
             blank = next((i for i in range(len(lines) - 1, len(lines) // 2, -1) if lines[i].isspace()), len(lines) - 1)
@@ -220,26 +173,8 @@ def _characters(line: bytes) -> int:
 
 
 def _table_rows(path: Path, column: str) -> Iterator[tuple[int, str]]:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise DataError(f"{path}: Parquet files need pyarrow; pip install 'lydite[data]'") from error
-    try:
-        with ParquetFile(path) as file:
-            if column not in file.schema_arrow.names:
-                raise _no_column(str(path), column, file.schema_arrow.names)
-            number = 0
-            for batch in file.iter_batches(batch_size=1024, columns=[column]):
-                for text in batch.column(0).to_pylist():
-                    number += 1
-                    yield number, _text(str(path), number, column, text)
-    except (ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from error
-
-
-def _no_column(place: str, column: str, names: Sequence[str]) -> DataError:
-    return DataError(f"{place} has no column {column!r}; it has {', '.join(names)}: use --set column=NAME")
+    for number, row in read_parquet(path, column):
+        yield number, _text(str(path), number, column, row[column])
 
 
 def _text(file: str, number: int, column: str, value: Any) -> str:
@@ -264,7 +199,7 @@ def _hub_rows(source: Source) -> Iterator[tuple[int, str]]:
         rows = load_dataset(name, config or None, split=split or "train", streaming=True)
         for number, row in enumerate(rows, 1):
             if source.column not in row:
-                raise _no_column(source.path, source.column, list(row))
+                raise no_column(source.path, source.column, list(row))
             yield number, _text(source.path, number, source.column, row[source.column])
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(

@@ -84,5 +84,5 @@ def test_bad_files(tmp_path):
     with pytest.raises(DataError, match="cannot read"):
         list(read_units(tmp_path / "b.txt.gz"))
     (tmp_path / "c.jsonl").write_text("[1]\n")
-    with pytest.raises(DataError, match="line 1: not a JSON object"):
+    with pytest.raises(DataError, match="line 1: a JSON object is needed"):
         list(read_units(tmp_path / "c.jsonl"))
