@@ -52,8 +52,9 @@ class Head:
             step = HEAD_LOGITS // (max(len(states), 1) if len(states) < 64 else HEAD_ROWS)
             for start in range(0, self.vocab_size, step):
                 stop = min(self.vocab_size, start + step)
-                bias = None if module.bias is None else module.bias[start:stop]
-                yield start, stop, nn.functional.linear(states, module.weight[start:stop], bias)
+                bias = None if module.bias is None else module.bias[start:stop].to(states.dtype)
+                # In the probe states are float32 whatever the weights are.
+                yield start, stop, nn.functional.linear(states, module.weight[start:stop].to(states.dtype), bias)
         else:
             yield 0, self.vocab_size, module(states)
 

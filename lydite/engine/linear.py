@@ -58,11 +58,13 @@ class PackedLinear(nn.Module):
         self.weight = torch.empty_like(linear.weight, device="meta")
         self.bias = None if linear.bias is None else linear.bias.detach().to(self.dtype)
         pack = _HalfWeight if layout == "float16" else _OneDnnWeight
+        self.parts: list[tuple[int, int, _OneDnnWeight | _HalfWeight]] = []
         with torch.no_grad():
-            self.parts = [
-                (start, min(size, start + step), pack(linear.weight.detach()[start : start + step].to(self.dtype)))
-                for start in range(0, size, step)
-            ]
+            for start in range(0, size, step):
+                stop = min(size, start + step)
+                self.parts.append((start, stop, pack(linear.weight.detach()[start:stop].to(self.dtype))))
+                if stop < size:
+                    _return_memory()
 
     def forward(self, rows: Tensor) -> Tensor:
         outputs = [self.part(rows, number) for number in range(len(self.parts))]

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from lydite.engine.plan import Block
+from lydite.engine.probe import in_float32
 from lydite.models.causal import load_causal
 from tests.tiny import save_tiny
 
@@ -28,3 +30,19 @@ def test_a_wrong_mask_is_caught_in_bfloat16_too(tmp_path, monkeypatch):
     folder = save_tiny(tmp_path, "llama", scale=10)
     model = load_causal(folder, name="tiny", source="tiny", dtype="bfloat16", settings={})
     assert model.info.settings["engine"].startswith("plain")
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3", "gpt2"])
+def test_the_probe_counts_in_float32_without_a_second_copy_of_the_weights(tmp_path, architecture):
+    folder = save_tiny(tmp_path, architecture, scale=10)
+    network = load_causal(folder, name="tiny", source="tiny", dtype="bfloat16", settings={}).scorer.model
+    ids = torch.arange(1, 9)[None]
+    whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).float()
+    with torch.inference_mode(), in_float32(network):
+        head = network.get_output_embeddings()
+        assert head.weight.dtype == torch.bfloat16
+        logits = network(input_ids=ids).logits
+        assert logits.dtype == torch.float32
+        assert torch.allclose(logits, whole(input_ids=ids).logits, atol=2e-2)
+    assert network(input_ids=ids).logits.dtype == torch.bfloat16
+    assert not any("forward" in vars(module) for module in network.modules())
