@@ -48,12 +48,13 @@ class Head:
             for number, (start, stop, _) in enumerate(module.parts):
                 yield start, stop, module.part(states, number)
         elif type(module) is nn.Linear:
-            # Where few rows are read, as in decoding, the weights stream from memory once whatever the stretch.
-            step = HEAD_LOGITS // (max(len(states), 1) if len(states) < 64 else HEAD_ROWS)
+            # Where few rows are read, as in decoding, the weights stream from memory once whatever the stretch; in the probe
+            # states are float32 whatever the weights are, and a stretch is converted as it is used.
+            few = len(states) < 64 and module.weight.dtype == states.dtype
+            step = HEAD_LOGITS // (max(len(states), 1) if few else HEAD_ROWS)
             for start in range(0, self.vocab_size, step):
                 stop = min(self.vocab_size, start + step)
                 bias = None if module.bias is None else module.bias[start:stop].to(states.dtype)
-                # In the probe states are float32 whatever the weights are.
                 yield start, stop, nn.functional.linear(states, module.weight[start:stop].to(states.dtype), bias)
         else:
             yield 0, self.vocab_size, module(states)

@@ -43,6 +43,7 @@ def test_the_probe_counts_in_float32_without_a_second_copy_of_the_weights(tmp_pa
         assert head.weight.dtype == torch.bfloat16
         logits = network(input_ids=ids).logits
         assert logits.dtype == torch.float32
-        assert torch.allclose(logits, whole(input_ids=ids).logits, atol=2e-2)
+        # Gemma multiplies its embeddings with a factor in their own dtype, so these are rounded once.
+        assert (logits - whole(input_ids=ids).logits).abs().mean() < (1e-2 if architecture == "gemma3" else 1e-5)
     assert network(input_ids=ids).logits.dtype == torch.bfloat16
     assert not any("forward" in vars(module) for module in network.modules())
