@@ -56,6 +56,22 @@ def prompted(
     return replace(task, prompt=prompt, shots=wanted, settings=settings)
 
 
+def bare(task: Task) -> Task:
+    """The task whose prompt is a sample's input alone: what a translation model reads that was trained on pairs of
+    sentences. Raises TaskError for tasks that are not answered in written text."""
+    if "generate" not in task.views:
+        raise TaskError(f"{task.name} is not answered in written text, so its input alone (prompt=input) asks nothing")
+    return replace(
+        task,
+        prompt=lambda sample: sample.input,
+        shot=None,
+        shots=0,
+        description="",
+        views={"generate": task.views["generate"]},
+        settings={**task.settings, "prompt": "input"},
+    )
+
+
 Pick = Callable[[Sample], Sequence[Sample]]
 """Sample to its examples, in the order of the prompt."""
 

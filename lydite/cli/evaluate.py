@@ -72,7 +72,7 @@ def evaluate(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Decoding (max_new_tokens, temperature ...), model (device_map, revision, batch_tokens ...), view, shots_by.",
+            help="Decoding (max_new_tokens, temperature ...), model (device_map, revision, batch_tokens ...), view, prompt, shots_by.",
         ),
     ] = [],  # noqa: B006
     from_: Annotated[
@@ -165,7 +165,7 @@ def _check_models(models: list[str], settings: Settings, dtype: str) -> None:
     # Null models know no options but their seed; beside a real model the others are meant for that one.
     unknown = sorted(settings.model.keys() - {"seed"})
     if unknown and all(is_null(spec) for spec in models):
-        known = ", ".join([*Decoding.__struct_fields__, "view", "shots_by", "seed"])
+        known = ", ".join([*Decoding.__struct_fields__, "view", "prompt", "shots_by", "seed"])
         raise UserError(f"unknown --set {unknown[0]}; for these models there are {known}")
 
 

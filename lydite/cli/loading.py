@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from lydite.cli.options import COMMAND, Settings
+from lydite.errors import UserError
 from lydite.lm_eval import PREFIX
 from lydite.types import Group, Run, Task
 
@@ -12,11 +13,15 @@ from lydite.types import Group, Run, Task
 def ready_tasks(settings: Settings, *, allow_code: bool = False) -> tuple[list[Task], list[Group]]:
     """The tasks with their shots and chat messages, and the groups. `allow_code`: what lm_eval: tasks bring along may
     run; Python task files are code by their name. Raises TaskError and DataError."""
-    from lydite.adapt.prompt import prompted
+    from lydite.adapt.prompt import bare, prompted
     from lydite.tasks import load_tasks
 
     own = [name for name in settings.tasks if not name.startswith(PREFIX)]
     tasks, groups = load_tasks(own, data_dir=Path(settings.data_dir) if settings.data_dir else None)
+    if settings.prompt:
+        if settings.shots or settings.chat:
+            raise UserError("--set prompt=input leaves no room for shots or a chat template; leave them out")
+        tasks = [bare(task) for task in tasks]
     ready = [
         prompted(task, shots=settings.shots, seed=settings.seed, shots_by=settings.shots_by, chat=settings.chat)
         for task in tasks

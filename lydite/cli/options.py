@@ -30,6 +30,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     seed: int = 0
     chat: bool = False
     view: str | None = None
+    prompt: Literal["input"] | None = None
+    """`input`: a sample's input alone, without the task's words."""
     decoding: dict[str, Any] = {}
     model: dict[str, Any] = {}
     """What `--set` says to the model: device_map, revision, batch_tokens ..."""
@@ -42,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         parts += [f"shots by {self.shots_by}"] if self.shots_by else []
         parts += ["chat template"] if self.chat else []
         parts += [f"view {self.view}"] if self.view else []
+        parts += [f"prompt {self.prompt}"] if self.prompt else []
         parts += [f"{key} {value}" for key, value in (self.decoding | self.model).items()]
         return ", ".join(parts)
 
@@ -61,7 +64,7 @@ def _whole(name: str) -> str:
 
 
 def parse_set(pairs: list[str]) -> dict[str, Any]:
-    """`--set key=value` to fields of Settings: `view` and `shots_by`, decoding options, and the rest for the model."""
+    """`--set key=value` to fields of Settings: `view`, `prompt` and `shots_by`, decoding options, and the rest for the model."""
     found: dict[str, Any] = {"decoding": {}, "model": {}}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -72,6 +75,10 @@ def parse_set(pairs: list[str]) -> dict[str, Any]:
         if key == "shots_by":
             if value not in ("first_n", "task", "sample"):
                 raise UserError(f"--set shots_by is first_n, task or sample, not {text!r}")
+            found[key] = value
+        elif key == "prompt":
+            if value != "input":
+                raise UserError(f"--set prompt is input (a sample's input alone), not {text!r}")
             found[key] = value
         elif key == "view":
             found[key] = str(value)
@@ -123,4 +130,6 @@ def default_out(settings: Settings, dtype: str) -> Path:
     # Where the data lies does not matter: its content is in the fingerprints of the tasks.
     plain = msgspec.to_builtins(msgspec.structs.replace(settings, data_dir=None, tasks=tuple(names)))
     del plain["include_path"]
+    if plain["prompt"] is None:
+        del plain["prompt"]
     return Path("runs") / f"{'-'.join(names)[:40].rstrip('-')}-{content_hash(plain | {'dtype': dtype}, 6)}"

@@ -198,10 +198,11 @@ class PlainGenerator:
             "max_new_tokens": decoding.max_new_tokens,
             "do_sample": decoding.do_sample,
             "num_beams": decoding.num_beams,
-            "top_k": 0,  # Warp has done it all
             "eos_token_id": sorted(self.texts.eos) or None,
             "pad_token_id": self.pad,
         }
+        if decoding.do_sample:
+            options["top_k"] = 0  # Warp has done it all; elsewhere transformers would warn
         if decoding.num_beams > 1:
             options["length_penalty"] = decoding.length_penalty
         return GenerationConfig(**options)

@@ -72,11 +72,17 @@ def find_checkpoint(
         return _from_catalogue(spec, source, revision, trust_remote_code, on_progress)
     if path.is_dir():
         check_folder(path)
-        return Checkpoint(path, path.resolve().name, str(path))
+        return Checkpoint(path, _name(path.resolve()), str(path))
     match = _HUB.fullmatch(spec)
     if match is None or path.exists():
         raise ModelError(_unknown(spec, path))
     return _from_hub(match["repo"], match["revision"] or revision, trust_remote_code, looked_for=spec)
+
+
+def _name(path: Path) -> str:
+    """Of a folder; what `lydite pretrain` trained is called as its run, since every run calls its model `model`."""
+    is_trained = path.name in ("model", "latest") and (path.parent / "recipe.json").exists()
+    return path.parent.name if is_trained else path.name
 
 
 def cached_folder(entry: Entry) -> Path | None:

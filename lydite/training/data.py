@@ -7,12 +7,13 @@ tokens do, so that a run does not go on with other data.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lydite.data.corpus import open_corpus
+from lydite.data.files import read_lines
 from lydite.errors import DataError, UserError
 from lydite.training.recipe import DataTable, expand
 
@@ -48,7 +49,7 @@ def read_data(table: DataTable, init: str = "") -> Data:
 
 
 def _corpus(table: DataTable) -> Data:
-    corpus = import_module("lydite.data.corpus").open_corpus(table.corpus)
+    corpus = open_corpus(table.corpus)
     tokenizer = load_tokenizer(table.tokenizer or str(corpus.tokenizer))
     validation = corpus.split("validation") if "validation" in corpus.info.splits else None
     size, tokens = (0, 0) if validation is None else (validation.num_bytes, validation.num_tokens)
@@ -86,11 +87,13 @@ def _parallel(table: DataTable, init: str) -> Data:
 
 def _sides(source: str, target: str, tokenizer: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Sources and targets of the lines of which neither is empty."""
-    sides = [read_text(Path(path)).splitlines() for path in (source, target)]
+    sides = [[line for _, line in read_lines(Path(path))] for path in (source, target)]
     if len(sides[0]) != len(sides[1]):
         raise DataError(f"{source} has {len(sides[0]):,} lines and {target} {len(sides[1]):,}; they must be aligned")
     left, right = (_encode(lines, tokenizer) for lines in sides)
     kept = [number for number in range(len(left)) if len(left[number]) and len(right[number])]
+    if not kept:
+        raise DataError(f"{source} and {target} have no line with text in both")
     return [left[number] for number in kept], [right[number] for number in kept]
 
 

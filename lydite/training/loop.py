@@ -32,6 +32,7 @@ from lydite.training.checkpoints import Checkpoints, State
 from lydite.training.distributed import Parallel, World, clip
 from lydite.training.feed import Feed, Place, micro_batches
 from lydite.training.guard import Guard, save_bad_step
+from lydite.training.layers import quicken
 from lydite.training.log import EvalLine, EventLine, Line, Log, StepLine
 from lydite.training.objectives import Objective
 from lydite.training.optimizers import Optimizers, Weights
@@ -73,6 +74,8 @@ class Loop:
         self.job, self.recipe, self.world = job, job.recipe, job.world
         table = self.table = job.recipe.training
         root = job.train.wrap(job.network).to(job.world.device)
+        if job.world.device.type == "cpu" and not table.compile:
+            quicken(root)
         self.step_module = Step(root, table.dtype == "autocast", job.world.device)
         halves = table.dtype == "bfloat16"
         several = job.world.size > 1

@@ -92,15 +92,26 @@ def make_config(table: ModelTable, tokenizer: Any) -> PreTrainedConfig:
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     if tokenizer.pad_token_id is not None:
         special["pad_token_id"] = tokenizer.pad_token_id
-    if table.family in ("t5", "bart", "mbart"):
-        # T5 begins its output with padding, BART with the end of a sentence, as their papers have it.
-        start = special.get("pad_token_id") if table.family == "t5" else special.get("eos_token_id")
-        special |= {} if start is None else {"decoder_start_token_id": start}
     chosen: dict[str, Any] = {"vocab_size": len(tokenizer), **special, **table.config}
     try:
-        return AutoConfig.for_model(table.family, **chosen)
+        config = AutoConfig.for_model(table.family, **chosen)
     except (TypeError, ValueError) as error:
         raise ModelError(f"model.config does not fit {table.family}: {error}") from error
+    if config.is_encoder_decoder and "decoder_start_token_id" not in table.config:
+        config.decoder_start_token_id = _start(table.family, default, special)
+    return config
+
+
+def _start(family: str, default: PreTrainedConfig, special: Mapping[str, int | None]) -> int | None:
+    """What a decoder begins with: the tokenizer's token of the role that it has in the family (BART's is the end of a
+    sentence), and padding where the config does not say (T5)."""
+    usual = getattr(default, "decoder_start_token_id", None)
+    roles = ["pad_token_id", "bos_token_id", "eos_token_id"]
+    if family == "mbart":  # its own is a language, which a recipe's tokenizer does not have
+        roles = ["eos_token_id"]
+    elif usual is not None:
+        roles.sort(key=lambda role: getattr(default, role, None) != usual)
+    return next((special[role] for role in roles if special.get(role) is not None), None)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ An n-gram model (family = "ngram") is counted and not trained: it needs [model] 
 
 Contract: strict. An unknown key is refused in one line that names the nearest known one; `--set a.b=value` means exactly
 what the same line in the file would. Paths in the file are seen from the file, paths in `--set` from where the command
-runs. No torch here.
+runs; both may begin with a variable of the environment ($LYDITE_DATA/multi30k). No torch here.
 """
 
 import difflib
@@ -19,12 +19,13 @@ import itertools
 import json
 import tomllib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from lydite.data.paths import with_variable
 from lydite.errors import UserError
 from lydite.training.schedules import Schedule
 
@@ -43,7 +44,7 @@ class ModelTable(_Table, frozen=True, kw_only=True):
     config: dict[str, Any] = {}
     """Overrides of the family's config; vocab_size and the special tokens come from the tokenizer."""
     attention: Literal["", "sdpa", "eager"] = ""
-    """Attention of transformers; empty: what it chooses."""
+    """Attention of transformers; empty: what it chooses, but `eager` in bfloat16 on a CPU, where it is faster."""
 
 
 class DataTable(_Table, frozen=True, kw_only=True):
@@ -57,7 +58,7 @@ class DataTable(_Table, frozen=True, kw_only=True):
     """Their validation files; none: the last part of each text, see `validation`."""
     source: str = ""
     target: str = ""
-    """Parallel files, a sentence a line."""
+    """Parallel files, a sentence a line, plain or .gz."""
     validation_source: str = ""
     validation_target: str = ""
     tokenizer: str = ""
@@ -179,6 +180,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     _seen_from(tables, path.parent)
     for pair in overrides:
         _set(tables, pair)
+    _with_variables(tables)
     return make_recipe(tables, str(path))
 
 
@@ -225,20 +227,38 @@ def _seen_from(tables: dict[str, Any], folder: Path) -> None:
     def whole(value: Any) -> Any:
         if isinstance(value, list):
             return [whole(item) for item in value]
-        return str((folder / Path(value).expanduser()).absolute()) if isinstance(value, str) and value else value
+        if not isinstance(value, str) or not value or value.startswith("$"):
+            return value
+        return str((folder / Path(value).expanduser()).absolute())
 
+    _each_path(tables, whole)
+
+
+def _with_variables(tables: dict[str, Any]) -> None:
+    """Puts variables of the environment into paths; UserError for one that is not set."""
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, list):
+            return [filled(item) for item in value]
+        return with_variable(value) if isinstance(value, str) else value
+
+    _each_path(tables, filled)
+
+
+def _each_path(tables: dict[str, Any], change: Callable[[Any], Any]) -> None:
+    """Changes every path of the tables in place."""
     data, model = tables.get("data"), tables.get("model")
     if isinstance(data, dict):
         for key in _PATHS:
             if key in data:
-                data[key] = whole(data[key])
+                data[key] = change(data[key])
         if data.get("tokenizer") not in (None, "", "characters"):
-            data["tokenizer"] = whole(data["tokenizer"])
+            data["tokenizer"] = change(data["tokenizer"])
     if isinstance(model, dict) and "init" in model:
-        model["init"] = whole(model["init"])
+        model["init"] = change(model["init"])
     for objective in tables["objective"] if isinstance(tables.get("objective"), list) else []:
         if isinstance(objective, dict) and "corpus" in objective:
-            objective["corpus"] = whole(objective["corpus"])
+            objective["corpus"] = change(objective["corpus"])
 
 
 def _set(tables: dict[str, Any], pair: str) -> None:

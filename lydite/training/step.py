@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lydite.errors import ModelError
 from lydite.training.batch import TrainBatch
 from lydite.training.distributed import World
 from lydite.training.feed import share
 from lydite.training.objectives import Objective
+from lydite.training.objectives.forward import inner
 
 
 class Step(nn.Module):
@@ -23,11 +25,23 @@ class Step(nn.Module):
         self, objective: Objective, batch: TrainBatch, counts: dict[str, int] | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The part of the step's loss that is this batch's, and sums by name."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            loss = objective.loss(self.module, batch)
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+                loss = objective.loss(self.module, batch)
+        except RuntimeError as error:
+            raise self._explained(error) from error
         sums = {name: part.sum.detach() for name, part in loss.parts.items()}
         self.shape = {name: (part.count, part.weight, part.pool or name) for name, part in loss.parts.items()}
         return loss.total(counts), sums
+
+    def _explained(self, error: RuntimeError) -> Exception:
+        """What a network says that makes some of its numbers in float32, whatever its weights are (XLNet's positions)."""
+        halves = any(weight.dtype == torch.bfloat16 for weight in self.module.parameters())
+        if not halves or "dtype" not in str(error):
+            return error
+        line = (str(error).strip().splitlines() or [""])[0]
+        name = type(inner(self.module)).__name__
+        return ModelError(f"{name} does not compute in bfloat16 ({line}); set training.dtype = autocast")
 
 
 @dataclass

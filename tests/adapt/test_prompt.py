@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from lydite.adapt.prompt import prompted
+from lydite.adapt.prompt import bare, prompted
 from lydite.errors import DataError, TaskError
 from lydite.tasks.choice import choice_task
+from lydite.tasks.generate import generation_task, grader
 from lydite.tasks.heldout import heldout_task
-from lydite.types import Message, Sample
+from lydite.types import Decoding, Message, Sample
 
 
 def make(number=30, pool=40, **changes):
@@ -74,7 +75,7 @@ def test_order_and_subset_do_not_matter(by):
 
 def test_another_process_makes_the_same_prompts():
     code = (
-        "import hashlib; from tests.adapt.test_prompt import make, prompts; from lydite.adapt.prompt import prompted\n"
+        "import hashlib; from tests.adapt.test_prompt import make, prompts; from lydite.adapt.prompt import bare, prompted\n"
         "p = prompts(prompted(make(), shots=4, shots_by='sample', seed=3))\n"
         "print(hashlib.sha256(repr(sorted(p.items())).encode()).hexdigest())"
     )
@@ -158,3 +159,16 @@ def test_mistakes():
         prompted(make(), shots=1, shots_by="luck")
     with pytest.raises(DataError, match="no samples"):
         prompted(make(number=0))
+
+
+def test_bare_is_the_input_alone_and_only_where_text_is_written():
+    def samples(split):
+        return [Sample(id="1", input="A mill burns.", targets=("Eine Muehle brennt.",))]
+
+    task = generation_task("toy", samples, lambda s: f"Q: {s.input}\nA:", [grader("bleu")], Decoding(), shots=2)
+    alone = prompted(bare(task))
+    assert prompts(alone) == {"1": "A mill burns."}
+    assert alone.settings["prompt"] == "input"
+    assert list(alone.views) == ["generate"]
+    with pytest.raises(TaskError, match="toy is not answered in written text"):
+        bare(make())

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lydite.training.log import EventLine, read_log
 from lydite.training.start import pretrain
 from tests.training.processes import WAYS, recipe_for
 from tests.training.tinyrun import curve, write_text
@@ -44,3 +45,17 @@ def test_two_processes_make_the_curve_of_one(tmp_path, name):
     pretrain(recipe, two)
     for mine, other in zip(curve(one), curve(two), strict=True):
         assert mine == pytest.approx(other, rel=tolerance)
+
+
+@pytest.mark.slow
+def test_torchrun_begins_again_where_a_process_died(tmp_path):
+    """Checkpoints stand at 3 and 6; process 1 dies after step 5, all begin again, and the curve is that of one process."""
+    text, one, two = write_text(tmp_path / "text.txt"), tmp_path / "one", tmp_path / "two"
+    done = torchrun("tests.training.processes", "ddp", str(two), str(text), "5", options=["--max-restarts", "3"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    events = [(line.step, line.what) for line in read_log(two) if isinstance(line, EventLine)]
+    assert (tmp_path / "two.died").exists()
+    assert events == [(0, "begun"), (3, "continued"), (6, "finished")]
+    pretrain(recipe_for("ddp", text), one)
+    for mine, other in zip(curve(one), curve(two), strict=True):
+        assert mine == pytest.approx(other, rel=2e-5)

@@ -32,6 +32,17 @@ def test_paths_of_the_file_are_seen_from_the_file(path):
     assert read_recipe(path, ["data.text=here.txt"]).data.text == ["here.txt"]
 
 
+def test_paths_begin_with_a_variable(path, monkeypatch):
+    path.write_text(GOOD.replace('"text.txt"', '"$SOME_DATA/a/text.txt", "$SOME_DATA"'))
+    monkeypatch.setenv("SOME_DATA", "/where")
+    assert read_recipe(path).data.text == ["/where/a/text.txt", "/where"]
+    assert read_recipe(path, ["data.text=$SOME_DATA/b.txt"]).data.text == ["/where/b.txt"]
+    monkeypatch.delenv("SOME_DATA")
+    with pytest.raises(UserError, match="the variable SOME_DATA is not set"):
+        read_recipe(path)
+    assert read_recipe(path, ["data.text=c.txt"]).data.text == ["c.txt"]
+
+
 def test_set_means_what_the_line_in_the_file_would(path):
     overrides = ["training.max_steps=7", "objective.0.context=8", "model.config.n_layer=2", "training.schedule=wsd"]
     recipe = read_recipe(path, [*overrides, "training.decay_steps=3", "log.trackers=tensorboard"])

@@ -8,7 +8,7 @@
     path = "books/*.txt"
     name = "books"
 
-Contract: unknown names are errors; paths of a file count from its folder.
+Contract: unknown names are errors; paths of a file count from its folder, or begin with a variable ($LYDITE_DATA/books).
 """
 
 import json
@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from lydite.data.paths import with_variable
 from lydite.errors import DataError, UserError
 
 HUB = "hf:"
@@ -157,7 +158,7 @@ def _tokenizer(value: Any, path: Path | None) -> str:
 def _beside(source: Source, path: Path) -> Source:
     if source.path.startswith(HUB):
         return source
-    return msgspec.structs.replace(source, path=str(path.parent / source.path))
+    return msgspec.structs.replace(source, path=str(path.parent / with_variable(source.path)))
 
 
 def _pair(pair: str) -> tuple[str, Any]:

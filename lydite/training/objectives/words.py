@@ -35,6 +35,14 @@ def pad_id(tokenizer: Any) -> int:
     return 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
 
 
+def around(tokenizer: Any, *, target: bool = False) -> tuple[list[int], list[int]]:
+    """The special tokens that the tokenizer puts before and behind a text (or a target text): BART's <s> and </s>."""
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer(text_target="a")["input_ids"] if target else tokenizer("a")["input_ids"]
+    starts = [i for i in range(len(full)) if full[i : i + len(plain)] == plain]
+    return (full[: starts[0]], full[starts[0] + len(plain) :]) if plain and starts else ([], [])
+
+
 def ordinary_ids(tokenizer: Any) -> Ints:
     """All ids but those of special tokens: what a token may be replaced with at random."""
     ids = np.setdiff1d(np.arange(len(tokenizer)), np.array(sorted(tokenizer.all_special_ids), dtype=np.int64))

@@ -184,15 +184,36 @@ def parallel(**settings):
 def test_pairs_stay_together_and_like_lengths_meet():
     objective = parallel()
     sources, targets = plain([5, 30, 12, 7, 7, 40]), plain([6, 28, 13, 5, 9, 44], seed=1)
-    pairs = {(*s.tolist(), EOS): [*t.tolist(), EOS] for s, t in zip(sources, targets, strict=True)}
+    # This tokenizer puts nothing around a text; a target ends all the same.
+    pairs = {tuple(s.tolist()): [*t.tolist(), EOS] for s, t in zip(sources, targets, strict=True)}
     for epoch in range(3):
         rows = [objective.example(epoch, i).fields for i in range(6)]
         for fields in rows:
             assert pairs[tuple(fields["source"].tolist())] == fields["target"].tolist()
         groups = sorted(sorted(len(f["source"]) for f in rows[i : i + 2]) for i in (0, 2, 4))
-        assert groups == [[6, 8], [8, 13], [31, 41]]
+        assert groups == [[5, 7], [7, 12], [30, 40]]
     assert objective.num_truncated == 0
     assert parallel(max_source_length=20).num_truncated == 2
+
+
+def test_what_the_tokenizer_puts_around_a_text_stands_there():
+    class Framing(Tokenizer):
+        eos_token_id = EOS
+
+        def __call__(self, text=None, text_target=None, add_special_tokens=True):
+            ids = [9]
+            if text_target is not None:
+                return {"input_ids": [BOS, *ids]}
+            return {"input_ids": [BOS, *ids, EOS] if add_special_tokens else ids}
+
+    sources, targets = plain([5, 30]), plain([6, 28], seed=1)
+    objective = make_objective("seq2seq", sources, Framing(), {"max_source_length": 20}, targets=targets)
+    fields = [objective.example(0, i).fields for i in range(2)]
+    found = {tuple(f["source"].tolist()): f["target"].tolist() for f in fields}
+    assert found == {
+        (BOS, *sources[0].tolist(), EOS): [BOS, *targets[0].tolist(), EOS],
+        (BOS, *sources[1][:18].tolist(), EOS): [BOS, *targets[1].tolist(), EOS],
+    }
 
 
 def test_label_smoothing_is_that_of_torch():
