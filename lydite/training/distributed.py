@@ -11,6 +11,8 @@ Contract: without RANK in the environment nothing of torch.distributed is touche
 import contextlib
 import json
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, Literal
@@ -43,7 +45,14 @@ class World:
             self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
             torch.cuda.set_device(self.device)
         try:
-            torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+            store, rank, size = next(torch.distributed.rendezvous("env://", timeout=PATIENCE))
+            torch.distributed.init_process_group(
+                "nccl" if device == "cuda" else "gloo",
+                store=_own_part(store, rank, size),
+                rank=rank,
+                world_size=size,
+                timeout=PATIENCE,
+            )
         except (RuntimeError, ValueError) as error:
             first = (str(error).splitlines() or [""])[0]
             raise ProcessError(
@@ -87,6 +96,32 @@ class World:
                 f"process {self.rank} of {self.size} has lost the others; the last checkpoint is kept, and the same "
                 "command continues"
             ) from error
+
+
+def _own_part(store: Any, rank: int, size: int) -> Any:
+    """A part of the store that no process wrote to before this start.
+
+    torchrun gives processes that it starts again the store of those that died, and their addresses are still in it: who reads
+    one of them waits for the dead. So process 0 names a new part, the others say hello with a new word, and each takes the
+    part from an answer that repeats its word.
+    """
+    own = secrets.token_hex(8)
+    if rank == 0:
+        others, seen = range(1, size), None
+        while not store.check([f"ok/{own}/{other}" for other in others]):
+            found = {str(other): store.get(f"hello/{other}").decode() for other in others}
+            if found != seen:
+                store.set("part", json.dumps({"name": own, "seen": found}))
+                seen = found
+            time.sleep(0.02)
+        return torch.distributed.PrefixStore(own, store)
+    store.set(f"hello/{rank}", own)
+    answer = json.loads(store.get("part"))
+    while answer["seen"].get(str(rank)) != own:
+        time.sleep(0.02)
+        answer = json.loads(store.get("part"))
+    store.set(f"ok/{answer['name']}/{rank}", "yes")
+    return torch.distributed.PrefixStore(answer["name"], store)
 
 
 def _is_of_the_wire(error: RuntimeError) -> bool:
