@@ -45,7 +45,9 @@ class World:
             self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
             torch.cuda.set_device(self.device)
         try:
-            store, rank, size = next(torch.distributed.rendezvous("env://", timeout=PATIENCE))
+            from torch.distributed.rendezvous import rendezvous
+
+            store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
             torch.distributed.init_process_group(
                 "nccl" if device == "cuda" else "gloo",
                 store=_own_part(store, rank, size),
@@ -105,6 +107,8 @@ def _own_part(store: Any, rank: int, size: int) -> Any:
     one of them waits for the dead. So process 0 names a new part, the others say hello with a new word, and each takes the
     part from an answer that repeats its word.
     """
+    from torch._C._distributed_c10d import PrefixStore
+
     own = secrets.token_hex(8)
     if rank == 0:
         others, seen = range(1, size), None
@@ -114,14 +118,14 @@ def _own_part(store: Any, rank: int, size: int) -> Any:
                 store.set("part", json.dumps({"name": own, "seen": found}))
                 seen = found
             time.sleep(0.02)
-        return torch.distributed.PrefixStore(own, store)
+        return PrefixStore(own, store)
     store.set(f"hello/{rank}", own)
     answer = json.loads(store.get("part"))
     while answer["seen"].get(str(rank)) != own:
         time.sleep(0.02)
         answer = json.loads(store.get("part"))
     store.set(f"ok/{answer['name']}/{rank}", "yes")
-    return torch.distributed.PrefixStore(answer["name"], store)
+    return PrefixStore(answer["name"], store)
 
 
 def _is_of_the_wire(error: RuntimeError) -> bool:
