@@ -14,9 +14,10 @@ Hashes = NDArray[np.uint64]
 
 HAN = "\u3005\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 _UNIT = re.compile(f"[{HAN}]|[^\\W_{HAN}]+")
-_ONE_HAN = re.compile(f"[{HAN}]")
-_LETTER = re.compile(r"[^\W\d_]")
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_HANS = re.compile(f"[{HAN}]+")
+_LETTERS = re.compile(r"[^\W\d_]+")
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+"""Of the rolling hash: that of n units is that of the first n - 1 times this, plus the last."""
 _MOST = 1 << 20
 """Units whose hashes are remembered."""
 
@@ -40,7 +41,7 @@ def units(text: str) -> list[str]:
 def is_han(text: str) -> bool:
     """Whether most letters of the text's beginning are Han or Kana."""
     head = text[:2000]
-    return 2 * len(_ONE_HAN.findall(head)) > len(_LETTER.findall(head))
+    return 2 * sum(map(len, _HANS.findall(head))) > sum(map(len, _LETTERS.findall(head)))
 
 
 def mix(values: Hashes) -> Hashes:
@@ -63,6 +64,6 @@ def ngram_hashes(values: Hashes, n: int) -> Hashes:
         return np.zeros(0, np.uint64)
     total = values[:count].copy()
     for offset in range(1, n):
-        total *= _MULTIPLIER
+        total *= MULTIPLIER
         total += values[offset : offset + count]
     return mix(total)

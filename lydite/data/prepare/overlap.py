@@ -42,37 +42,74 @@ class Overlap:
         self.num_texts: dict[str, int] = {}
         self.num_too_short: dict[str, int] = {}
         self.items: list[tuple[str, str]] = []
-        by_length: dict[int, list[tuple[Hashes, int]]] = {}
+        by_length: dict[int, _Texts] = {}
         for task, item, text in texts:
-            values = numbers(units(text))
+            words = units(text)
             self.num_texts[task] = self.num_texts.get(task, 0) + 1
-            if len(values) < shortest:
+            if len(words) < shortest:
                 self.num_too_short[task] = self.num_too_short.get(task, 0) + 1
                 continue
-            length = min(len(values), ngram)
+            by_length.setdefault(min(len(words), ngram), _Texts()).add(words, len(self.items))
             self.items.append((task, item))
-            by_length.setdefault(length, []).append((ngram_hashes(values, length), len(self.items) - 1))
-        self._tables = {length: _table(parts) for length, parts in sorted(by_length.items(), reverse=True)}
+        self._tables = {length: some.table(length) for length, some in sorted(by_length.items(), reverse=True)}
 
     def __bool__(self) -> bool:
         return bool(self._tables)
 
     def find(self, words: list[str], values: Hashes) -> Hit | None:
         """The first overlap of a document with any item, the longest n-grams first; None where there is none."""
-        for length, (hashes, owners) in self._tables.items():
+        for length, table in self._tables.items():
             mine = ngram_hashes(values, length)
-            places = np.searchsorted(hashes, mine)
-            places[places == len(hashes)] = 0
-            found = np.flatnonzero(hashes[places] == mine)
+            found = table.find(mine)
             if len(found):
                 first = int(found[0])
-                task, item = self.items[int(owners[places[first]])]
+                task, item = self.items[table.owner(mine[first])]
                 return Hit(task, item, " ".join(words[first : first + length]), len(found))
         return None
 
 
-def _table(parts: list[tuple[Hashes, int]]) -> tuple[Hashes, NDArray[np.int64]]:
-    hashes = np.concatenate([part for part, _ in parts])
-    owners = np.repeat(np.array([owner for _, owner in parts], np.int64), [len(part) for part, _ in parts])
-    unique, first = np.unique(hashes, return_index=True)
-    return unique, owners[first]
+class _Texts:
+    """Texts of which the n-grams of one length are looked for, put together: numpy is slow on short ones alone."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.sizes: list[int] = []
+        self.owners: list[int] = []
+
+    def add(self, words: list[str], owner: int) -> None:
+        self.words += words
+        self.sizes.append(len(words))
+        self.owners.append(owner)
+
+    def table(self, length: int) -> "_Table":
+        """The n-grams of all texts, none from one into the next."""
+        sizes = np.array(self.sizes, np.int64)
+        ends = np.repeat(np.cumsum(sizes), sizes)
+        inside = np.flatnonzero(np.arange(len(ends)) + length <= ends)
+        hashes = ngram_hashes(numbers(self.words), length)
+        return _Table(hashes[inside], np.repeat(np.array(self.owners, np.int64), sizes)[inside])
+
+
+class _Table:
+    """Hashes, sorted, and the first item that each comes from."""
+
+    def __init__(self, hashes: Hashes, owners: NDArray[np.int64]) -> None:
+        self._hashes, first = np.unique(hashes, return_index=True)
+        self._owners = owners[first]
+        # A document has hardly any of them: a bit map of a sixteenth full says so without a search in the whole table.
+        bits = min(26, max(8, len(self._hashes).bit_length() + 4))
+        self._shift = np.uint64(64 - bits)
+        self._some = np.zeros(1 << bits, np.bool_)
+        self._some[self._hashes >> self._shift] = True
+
+    def find(self, hashes: Hashes) -> NDArray[np.int64]:
+        """Which of `hashes` [n] stand in the table."""
+        maybe = np.flatnonzero(self._some[hashes >> self._shift])
+        places = np.searchsorted(self._hashes, hashes[maybe])
+        places[places == len(self._hashes)] = 0
+        found: NDArray[np.int64] = maybe[self._hashes[places] == hashes[maybe]]
+        return found
+
+    def owner(self, wanted: np.uint64) -> int:
+        """The item of a hash that the table has."""
+        return int(self._owners[np.searchsorted(self._hashes, wanted)])

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lydite.data.prepare.ngrams import Hashes, is_han, ngram_hashes
+from lydite.data.prepare.ngrams import MULTIPLIER, Hashes, is_han, mix
 from lydite.data.prepare.sentences import sentence_starts
 
 _STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
@@ -55,26 +55,34 @@ def gopher_repetition(text: str, words: Sequence[str], values: Hashes) -> str | 
         return "lines"
     lengths = np.fromiter(map(len, words), np.int64, len(words))
     total = int(lengths.sum())
-    for n, limit in _TOP:
-        grams = ngram_hashes(values, n)
-        if not len(grams):
+    before = np.concatenate([[0], np.cumsum(lengths)])
+    limits = dict(_TOP + _REPEATED)
+    # What repeats at n units has repeated at n - 1, so each length looks only where the one before found something.
+    spots = np.arange(len(values))
+    sums = values
+    for n in range(2, _REPEATED[-1][0] + 1):
+        count = len(values) - n + 1
+        if count <= 0:
             return None
-        _, first, counts = np.unique(grams, return_index=True, return_counts=True)
-        best = int(counts.argmax())
-        size = int(lengths[first[best] : first[best] + n].sum())
-        if counts[best] > 1 and int(counts[best]) * size > limit * total:
-            return f"top {n}-gram"
-    for n, limit in _REPEATED:
-        grams = ngram_hashes(values, n)
-        if not len(grams):
+        sums = sums[:count] * MULTIPLIER + values[n - 1 :]
+        spots = spots[spots < count]
+        _, first, which, counts = np.unique(
+            mix(sums[spots]), return_index=True, return_inverse=True, return_counts=True
+        )
+        if not len(counts) or counts.max() == 1:
             return None
-        _, which, counts = np.unique(grams, return_inverse=True, return_counts=True)
-        covered = np.zeros(len(words) + 1, np.int64)
-        starts = np.flatnonzero(counts[which] > 1)
-        np.add.at(covered, starts, 1)
-        np.add.at(covered, starts + n, -1)
-        if int(lengths[np.cumsum(covered[:-1]) > 0].sum()) > limit * total:
-            return f"repeated {n}-grams"
+        if n <= _TOP[-1][0]:
+            best = int(counts.argmax())
+            at = spots[first[best]]
+            if int(counts[best]) * int(before[at + n] - before[at]) > limits[n] * total:
+                return f"top {n}-gram"
+        spots = spots[counts[which] > 1]
+        if n >= _REPEATED[0][0]:
+            covered = np.zeros(len(words) + 1, np.int64)
+            covered[spots] += 1  # no spot stands there twice
+            covered[spots + n] -= 1
+            if int(lengths[np.cumsum(covered[:-1]) > 0].sum()) > limits[n] * total:
+                return f"repeated {n}-grams"
     return None
 
 
