@@ -25,7 +25,9 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig, PreTrainedModel
 
+from lydite.engine import products
 from lydite.engine.plan import Batch, Block, Ints, Keep, Keys
+from lydite.engine.products import Products
 
 NAME = "lydite_tree"
 CHUNK_ROWS = 256
@@ -125,9 +127,10 @@ class Pass(Protocol):
 class TreePass:
     """One batch of a plan on its way through the layers."""
 
-    def __init__(self, batch: Batch, store: Store) -> None:
+    def __init__(self, batch: Batch, store: Store, products: Products | None = None) -> None:
         self.batch = batch
         self.store = store
+        self.products = products or Products()
         self.layer = 0
         self._calls: dict[int | None, list[_Call]] = {}
 
@@ -147,13 +150,23 @@ class TreePass:
         output = query.new_empty(query.shape[2], query.shape[1], value.shape[3])
         for call in self._calls[window]:
             k, v = self._gather(call.runs, keys, values)
-            asking = query[0, :, call.start : call.stop]
-            if call.lead:  # queries of nought stand in for the earlier rows, so that the causal kernel can be used
-                asking = pad(asking, (0, 0, call.lead, 0))
-            rows = _product(asking, k, v, call.mask(), rule)[:, call.lead :]
+            rows = self._rows(query[0, :, call.start : call.stop], k, v, call, rule)
             output[call.start : call.stop] = rows.transpose(0, 1)
         self.layer += 1
         return output[None]
+
+    def _rows(self, query: Tensor, keys: Tensor, values: Tensor, call: _Call, rule: Rule) -> Tensor:
+        """query [H, rows, D], keys and values [H/G, K, D] -> [H, rows, D]."""
+        mask = call.mask()
+
+        def theirs() -> Tensor:
+            # Queries of nought stand in for the earlier rows, so that the causal kernel can be used.
+            asking = pad(query, (0, 0, call.lead, 0)) if call.lead else query
+            return _product(asking, keys, values, mask, rule)[:, call.lead :]
+
+        if not rule.is_plain or not self.products.take(query, keys):
+            return theirs()
+        return self.products.faster(lambda: products.attend(query, keys, values, mask, call.lead, rule.scale), theirs)
 
     def _gather(self, runs: tuple[Keys, ...], keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         parts = [

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-_CPU_ROWS = 2048
+_CPU_ROWS = 1024
 """More rows make matrix products no faster on CPUs, only memory larger."""
 _CUDA_ROWS = 16_384
 _GENERATION_POSITIONS = 32_768

@@ -29,6 +29,7 @@ from lydite.engine.linear import Choice, Kernel, choose_kernel
 from lydite.engine.plan import Batch, Keep, make_plan
 from lydite.engine.prefixes import PrefixCache
 from lydite.engine.probe import close, depends_on_neighbours, in_float32, probe_windows
+from lydite.engine.products import Products
 from lydite.engine.tokens import Window
 
 _OWN_LOGITS = 64_000_000
@@ -62,6 +63,7 @@ class Scorer:
         self.prefixes = PrefixCache(max_bytes=prefix_bytes(str(model.device)))
         self.num_computed = 0
         """Token positions that went through the network so far."""
+        self.products = Products()
         self.path = "plain"
         self.reason = "asked for" if plain else ""
         """Why the plain path was chosen."""
@@ -79,6 +81,7 @@ class Scorer:
     def use_kernel(self, choice: Choice) -> None:
         """Choose the matrix kernel (see linear.py); `restore` undoes it."""
         self.kernel = choose_kernel(self.model, choice)
+        self.products = Products(allowed=choice != "default")
         self._refresh_head()
 
     def restore(self) -> None:
@@ -157,7 +160,7 @@ class Scorer:
         device = self.model.device
         ids = torch.from_numpy(batch.ids)[None].to(device)
         positions = torch.from_numpy(batch.positions)[None].to(device)
-        tree_pass = attention.TreePass(batch, store)
+        tree_pass = attention.TreePass(batch, store, self.products)
         with attention.active(tree_pass):
             states = self.forward(ids, position_ids=positions)
         if tree_pass.layer == 0:
