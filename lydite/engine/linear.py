@@ -63,7 +63,7 @@ class PackedLinear(nn.Module):
             for start in range(0, size, step):
                 stop = min(size, start + step)
                 self.parts.append((start, stop, pack(linear.weight.detach()[start:stop].to(self.dtype))))
-                if stop < size:
+                if len(self.parts) % 8 == 0:
                     _return_memory()
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class _HalfWeight:
             raise ValueError("a weight that is no number")
         self.scale = 2.0 ** (15 - math.frexp(largest)[1]) if largest else 1.0
         scaled = weight * self.scale
-        half = scaled.half().float()
+        half = scaled.to(torch.float16).float()
         odd: tuple[Tensor, ...] = ()
         if not torch.equal(half, scaled):
             odd = (half != scaled).nonzero(as_tuple=True)
