@@ -216,7 +216,7 @@ class KeyIndex:
         starts = np.zeros((1 << (64 - int(self._shift))) + 1, dtype=np.int32)
         np.cumsum(np.bincount(bucket, minlength=len(starts) - 1), out=starts[1:])
         self._buckets = (self._sorted[order], order.astype(np.int32), starts)
-        self._sorted = self._sorted[:0]
+        self._sorted = np.empty(0, dtype=np.int64)  # a slice would hold the whole array
         return self._buckets
 
 

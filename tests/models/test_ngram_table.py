@@ -1,5 +1,6 @@
 """Counting, smoothing and lookup: a case worked by hand, a naive implementation, nltk, and sums to one."""
 
+import weakref
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -246,6 +247,16 @@ def test_empty_documents_have_an_end():
 def test_find():
     assert KeyIndex(np.array([2, 5, 9])).find(np.array([9, 1, 5, 5, 10])).tolist() == [2, -1, 1, 1, -1]
     assert KeyIndex(np.array([], dtype=np.int64)).find(np.array([3])).tolist() == [-1]
+
+
+def test_an_index_holds_its_keys_once():
+    keys = np.arange(10) * 3
+    held = weakref.ref(keys)
+    index = KeyIndex(keys)
+    assert index.find(np.array([6])).tolist() == [2]
+    del keys
+    assert held() is None
+    assert index.find(np.array([9, 10])).tolist() == [3, -1]
 
 
 def test_find_among_keys_that_share_their_buckets():
