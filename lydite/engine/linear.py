@@ -109,6 +109,8 @@ class _HalfWeight:
         if not math.isfinite(largest):
             raise ValueError("a weight that is no number")
         self.scale = 2.0 ** (15 - math.frexp(largest)[1]) if largest else 1.0
+        if self.scale > 2.0**127:  # itself no float32
+            raise ValueError("weights too small to be scaled")
         scaled = weight * self.scale
         half = scaled.to(torch.float16).float()
         odd: tuple[Tensor, ...] = ()

@@ -116,6 +116,10 @@ def test_half_the_memory_loses_nothing(architecture: str, dtype: torch.dtype) ->
 def test_weights_that_float16_cannot_hold_stay_as_they_are() -> None:
     with pytest.raises(ValueError, match="without loss"):
         PackedLinear(torch.nn.Linear(17, 23), layout="float16")
+    small = torch.nn.Linear(17, 23)
+    small.weight.data.fill_(2.0**-130)
+    with pytest.raises(ValueError, match="too small"):
+        PackedLinear(small, layout="float16")
     assert choose_kernel(tiny_model("llama"), "float16").name == "default"
     model = stored_in(tiny_model("llama"), torch.float16)
     torch.nn.init.normal_(model.model.layers[0].mlp.up_proj.weight)  # type: ignore[union-attr,arg-type]
