@@ -75,7 +75,7 @@ def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yields (number from 1, line as it stands there), decompressed. Raises DataError for damage and for endless lines."""
     number = 0
     try:
-        with _open(check_file(path)) as stream:
+        with _open(check_file(path)) as file, _plain_stream(path, file) as stream:
             while line := stream.readline(LONGEST_LINE + 1):
                 number += 1
                 if len(line) > LONGEST_LINE:
@@ -97,9 +97,13 @@ def _damage(path: Path, error: Exception) -> DataError:
 
 def _open(path: Path) -> BinaryIO:
     try:
-        file = open(path, "rb")  # noqa: SIM115 - closed by the caller
+        return open(path, "rb")  # closed by the caller
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _plain_stream(path: Path, file: BinaryIO) -> BinaryIO:
+    """What the file holds, decompressed."""
     ending = path.suffix.lower()
     if ending == ".gz":
         return cast(BinaryIO, gzip.GzipFile(fileobj=file))

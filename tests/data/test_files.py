@@ -1,6 +1,7 @@
 """Rows of files, and the place of every mistake."""
 
 import csv
+import gzip
 import json
 import math
 
@@ -94,6 +95,19 @@ def test_missing_files_and_folders_show_the_whole_path(tmp_path, monkeypatch):
     (tmp_path / "dir.jsonl").mkdir()
     with pytest.raises(DataError, match="is a folder"):
         list(read_rows(tmp_path / "dir.jsonl"))
+
+
+def test_compressed_files_are_closed_when_they_are_read(tmp_path):
+    path = write(tmp_path / "a.csv.gz", gzip.compress(b"a,b\n1,2\n"))
+    opened = []
+    real = open
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("builtins.open", lambda *given, **more: opened.append(real(*given, **more)) or opened[-1])
+        assert list(read_rows(path)) == [(2, {"a": "1", "b": "2"})]
+        with pytest.raises(DataError, match="damaged or not what its ending says"):
+            list(read_rows(write(tmp_path / "b.csv.gz", "a,b\n")))
+    assert opened
+    assert all(file.closed for file in opened)
 
 
 def test_long_fields_are_no_problem(tmp_path):
