@@ -198,16 +198,17 @@ def make_recipe(tables: Mapping[str, Any], shown: str = "recipe") -> Recipe:
 
 def is_counted(model: ModelTable) -> bool:
     """Whether the model is an n-gram table."""
-    return model.family in _COUNTED
+    return model.family in COUNTED
 
 
-_COUNTED = ("ngram", "lydite_ngram")
+COUNTED = ("ngram", "lydite_ngram")
+"""Families that are counted and not trained."""
 
 
 def _counted(tables: Mapping[str, Any], shown: str) -> Mapping[str, Any]:
     """The recipe of an n-gram model with the tables that it does not need; UserError where it has them."""
     model = tables.get("model")
-    if not isinstance(model, Mapping) or model.get("family") not in _COUNTED:
+    if not isinstance(model, Mapping) or model.get("family") not in COUNTED:
         return tables
     for name in ("objective", "training", "save"):
         if name in tables:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import msgspec
 
 from lydite.errors import UserError
+from lydite.training.recipe import COUNTED
 from lydite.types import Record
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -160,8 +161,11 @@ def parse_bytes(text: str) -> int:
 
 
 def is_for_training(tables: dict[str, Any]) -> bool:
-    """Whether a TOML file is a recipe of `lydite pretrain` (see trained.py): those alone name objectives."""
-    return isinstance(tables.get("objective"), list)
+    """Whether a TOML file is a recipe of `lydite pretrain` (see trained.py): those alone name objectives, or an n-gram
+    model, which has none."""
+    model = tables.get("model")
+    family = model.get("family") if isinstance(model, dict) else None
+    return isinstance(tables.get("objective"), list) or family in COUNTED
 
 
 def read_toml(path: Path) -> dict[str, Any]:

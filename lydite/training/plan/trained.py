@@ -24,12 +24,12 @@ def read_trained(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a training run; reads its data. Raises UserError."""
     from lydite.models.own import register
     from lydite.training.data import read_data
-    from lydite.training.recipe import read_recipe
+    from lydite.training.recipe import is_counted, read_recipe
     from lydite.training.start import objective_of
 
     recipe = read_recipe(path, overrides)
     table = recipe.training
-    if recipe.model.family == "ngram":
+    if is_counted(recipe.model):
         raise UserError("an n-gram model is counted, not trained in steps: there is nothing to plan")
     register()
     data = read_data(recipe.data, recipe.model.init)

@@ -63,3 +63,7 @@ def test_counting_needs_no_plan(tmp_path):
     path = write(tmp_path, "gpt2", 'name = "causal"\ncontext = 32')
     with pytest.raises(UserError, match="counted"):
         read_trained(path, ["model.family=ngram"])
+    for family in ("ngram", "lydite_ngram"):
+        path.write_text(f'[model]\nfamily = "{family}"\n[data]\ntext = ["text.txt"]\ntokenizer = "characters"\n')
+        with pytest.raises(UserError, match="nothing to plan"):
+            plan(path)
