@@ -152,13 +152,18 @@ def _tokenizer(value: Any, path: Path | None) -> str:
         raise DataError(f"{path}: tokenizer must be a text: a folder, bytes or characters")
     if path is None or value in ("", "bytes", "characters"):
         return value
-    return str(path.parent / value)
+    return _from(path, value)
 
 
 def _beside(source: Source, path: Path) -> Source:
     if source.path.startswith(HUB):
         return source
-    return msgspec.structs.replace(source, path=str(path.parent / with_variable(source.path)))
+    return msgspec.structs.replace(source, path=_from(path, source.path))
+
+
+def _from(path: Path, value: str) -> str:
+    """A path of the file `path`: counted from its folder, or from where the command runs where a variable begins it."""
+    return with_variable(value) if value.startswith("$") else str(path.parent / value)
 
 
 def _pair(pair: str) -> tuple[str, Any]:

@@ -13,11 +13,12 @@ from lydite.data.prepare.duplicates import content_key, minhash, similarity, sma
 from lydite.data.prepare.encode import Encoder
 from lydite.data.prepare.ngrams import is_han, ngram_hashes, numbers, units
 from lydite.data.prepare.overlap import BannedText, Overlap
-from lydite.data.prepare.recipe import Settings
+from lydite.data.prepare.recipe import Settings, read_recipe
 from lydite.data.prepare.resolve import repeats
 from lydite.data.prepare.rules import c4, gopher_quality, gopher_repetition
 from lydite.data.prepare.sentences import sentence_starts
 from lydite.data.prepare.simple import save_bytes_tokenizer, save_characters_tokenizer
+from lydite.errors import UserError
 
 ENGLISH = (
     "It was a bright cold day in April, and the clocks were striking thirteen. Nobody in the street seemed to think that "
@@ -331,3 +332,16 @@ def test_simple_tokenizers_load_in_transformers_and_give_the_text_back(tmp_path)
         assert tokenizer.eos_token_id == 2
         assert tokenizer.pad_token_id == 3
     assert re.fullmatch(r"(<unk>)+", tokenizer.decode(tokenizer("Ω")["input_ids"]))
+
+
+def test_paths_of_a_file_and_of_a_variable(tmp_path, monkeypatch):
+    path = tmp_path / "prepare.toml"
+    path.write_text(
+        'tokenizer = "$SOME_DATA/words"\n[[source]]\npath = "books"\n[[source]]\npath = "$SOME_DATA/more"\n'
+    )
+    with pytest.raises(UserError, match="the variable SOME_DATA is not set"):
+        read_recipe(path, [], [])
+    monkeypatch.setenv("SOME_DATA", "data")  # from where the command runs, as in the recipes of `lydite pretrain`
+    found = read_recipe(path, [], [])
+    assert [source.path for source in found.sources] == [str(tmp_path / "books"), "data/more"]
+    assert found.tokenizer == "data/words"
