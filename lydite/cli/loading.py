@@ -21,6 +21,10 @@ def ready_tasks(settings: Settings, *, allow_code: bool = False) -> tuple[list[T
     if settings.prompt:
         if settings.shots or settings.chat:
             raise UserError("--set prompt=input leaves no room for shots or a chat template; leave them out")
+        if len(own) < len(settings.tasks):
+            raise UserError(
+                f"--set prompt=input is not for {PREFIX} tasks, which bring their own prompts; leave it out"
+            )
         tasks = [bare(task) for task in tasks]
     ready = [
         prompted(task, shots=settings.shots, seed=settings.seed, shots_by=settings.shots_by, chat=settings.chat)

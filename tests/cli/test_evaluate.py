@@ -165,6 +165,10 @@ def test_ctrl_c_twice_and_a_second_process(folder):
             ["evaluate", "random", "--tasks", "coin.toml", "--dtype", "float8"],
             "unknown --dtype 'float8'; known: float32",
         ),
+        (
+            ["evaluate", "random", "--tasks", "lm_eval:arc_easy", "--set", "prompt=input"],
+            "--set prompt=input is not for lm_eval: tasks",
+        ),
         (["evaluate", "random", "--tasks", "coin.jsonl"], "coin.jsonl is data and no task"),
         (["evaluate", "random", "--tasks", "coin"], "did you mean coin.toml?"),
         (["tasks", "coin.toml", "--model", "random"], "random reads no tokens"),
