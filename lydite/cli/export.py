@@ -58,7 +58,8 @@ def _write_arpa(run: Path, out: Path) -> Path:
     folder = run / "model" if (run / "model" / "config.json").exists() else run
     if not (folder / "config.json").exists():
         raise UserError(f"{run} holds no n-gram model; name a folder that `lydite pretrain` wrote")
-    name = f"{run.parent.name if run.name == 'model' else run.resolve().name}.arpa"
+    whole = run.resolve()
+    name = f"{whole.parent.name if whole.name == 'model' else whole.name}.arpa"
     path = out if out.name.lower().endswith((".arpa", ".arpa.gz")) else out / name
     export_arpa(folder, path)
     return path

@@ -23,7 +23,7 @@ import numpy as np
 
 from lydite.errors import UserError
 from lydite.training.data import Data
-from lydite.training.log import EvalLine, EventLine, Line, Log
+from lydite.training.log import NAME, EvalLine, EventLine, Line, Log, read_log
 from lydite.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 18
 """Held-out tokens that are looked up at one time."""
+FINISHED = "finished"
 
 
 def check_counted(recipe: Recipe) -> "NgramTraining":
@@ -67,7 +68,7 @@ def count(
 
     chosen = check_counted(recipe)
     model = folder / "model"
-    if (model / "config.json").exists() and (folder / "log.jsonl").exists():
+    if (model / "config.json").exists() and _is_finished(folder):
         say(f"{model} is finished already")
         return model
     log = Log(folder, 0)
@@ -93,10 +94,17 @@ def count(
             tell(_held_out(trained.table, data, is_likelihood=chosen.smoothing != "stupid_backoff"))
         if on_eval is not None:
             tell(*on_eval(model, 1))
-        tell(EventLine(step=1, what="finished"))
+        tell(EventLine(step=1, what=FINISHED))
     finally:
         log.close()
     return model
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether the log has all that follows the counting too."""
+    if not (folder / NAME).exists():
+        return False
+    return any(isinstance(line, EventLine) and line.what == FINISHED for line in read_log(folder))
 
 
 def _held_out(table: "NgramTable", data: Data, *, is_likelihood: bool) -> Line:

@@ -109,8 +109,19 @@ def test_a_finished_run_is_not_counted_again_and_other_data_is_refused(tmp_path,
     assert "holds a run of another recipe" in err
 
 
+def test_what_was_ended_after_counting_is_still_judged(tmp_path, lines, capsys):
+    assert run(capsys, "pretrain", lines, "--out", tmp_path / "run", "--quiet")[0] == 0
+    log = tmp_path / "run" / "log.jsonl"
+    log.write_text(log.read_text().splitlines(keepends=True)[0])
+    code, _, err = run(capsys, "pretrain", lines, "--out", tmp_path / "run")
+    assert code == 0, err
+    whole = read_log(tmp_path / "run")
+    assert [line for line in whole if isinstance(line, EvalLine)]
+    assert whole[-1].what == "finished"
+
+
 @pytest.mark.parametrize("smoothing", ["kneser_ney", "witten_bell", "stupid_backoff"])
-def test_characters_of_a_text_are_judged_and_continued(tmp_path, smoothing, capsys):
+def test_characters_of_a_text_are_judged_and_continued(tmp_path, smoothing, capsys, monkeypatch):
     write_text(tmp_path / "text.txt", size=3000)
     path = recipe(
         tmp_path,
@@ -136,6 +147,8 @@ def test_characters_of_a_text_are_judged_and_continued(tmp_path, smoothing, caps
         assert "no probabilities" in err
         return
     assert out.strip() == str(tmp_path / "files" / "run.arpa"), err
+    monkeypatch.chdir(tmp_path / "run")
+    assert run(capsys, "export", "model", "--to", "arpa", "--out", "../more")[:2] == (0, "../more/run.arpa\n")
     requests = [ScoreRequest(sample_id="s", index=0, continuation="ba do\nkemi")]
     one, other = (
         dict(load_model(str(spec), settings=settings).answer(requests))[0]
