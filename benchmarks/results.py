@@ -49,8 +49,10 @@ def of_run(folder: Path, name: str, pictures: Path) -> str:
     """Facts, curve and text of one run."""
     lines = read_log(folder)
     steps = [line for line in lines if isinstance(line, StepLine)]
-    if not steps or not any(isinstance(line, EventLine) and line.what == "finished" for line in lines):
-        return counted(lines) or "Begun, and not finished."
+    if not any(isinstance(line, EventLine) and line.what == "finished" for line in lines):
+        return "Begun, and not finished."
+    if not steps:
+        return counted(lines)
     parts = [facts(steps, [line for line in lines if isinstance(line, EvalLine)])]
     picture = pictures / f"{name}.png"
     draw(picture, lines)
@@ -63,11 +65,13 @@ def of_run(folder: Path, name: str, pictures: Path) -> str:
 
 
 def counted(lines: Sequence[Line]) -> str:
-    """Of a model that is counted and not trained in steps (n-gram): its validation alone; empty where there is none."""
-    evals = [line for line in lines if isinstance(line, EvalLine)]
-    if not evals or evals[-1].bits_per_byte is None:
-        return ""
-    return f"Counted; validation: {evals[-1].loss:.4f} nats a token, {evals[-1].bits_per_byte:.3f} bits a byte."
+    """Of a model that is counted and not trained in steps (n-gram): what was counted, its validation, and its texts."""
+    parts = [f"{line.what[0].upper()}{line.what[1:]}." for line in lines if isinstance(line, EventLine)][:-1]
+    for line in lines:
+        if isinstance(line, EvalLine):
+            bits = "" if line.bits_per_byte is None else f", {line.bits_per_byte:.3f} bits a byte"
+            parts.append(f"Validation: {line.loss:.4f} nats a token{bits}.")
+    return "\n\n".join([*parts, *(written(line) for line in lines if isinstance(line, TextLine))])
 
 
 def facts(steps: Sequence[StepLine], evals: Sequence[EvalLine]) -> str:
@@ -89,7 +93,7 @@ def written(line: TextLine) -> str:
     """A text as a quotation: prompt in bold, line breaks kept, nothing of it read as markup."""
     text = line.text[:MOST_TEXT]
     shown = "\n".join(f"    {row}" for row in f"{line.prompt}|{text}".splitlines())
-    return f"What it wrote after step {line.step:,} (the prompt ends at `|`):\n\n{shown}"
+    return f"What it wrote{f' after step {line.step:,}' if line.step > 1 else ''} (the prompt ends at `|`):\n\n{shown}"
 
 
 def draw(path: Path, lines: Sequence[Line]) -> None:

@@ -11,6 +11,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import results
 
+from lydite.runs import encode
+from lydite.training.log import EvalLine, TextLine
+from lydite.training.recipe import make_recipe
 from lydite.training.start import pretrain
 from tests.training.test_loop import NO_DROPOUT, run_until
 from tests.training.tinyrun import tiny_recipe, write_text
@@ -46,7 +49,15 @@ def test_the_page_is_filled_between_its_marks(tmp_path, monkeypatch):
     runs = tmp_path / "runs"
     pretrain(tiny_recipe(text, model=NO_DROPOUT, training={"max_steps": 4}), runs / "whole")
     run_until(tiny_recipe(text, model=NO_DROPOUT, training={"max_steps": 4}), runs / "half", 2)
-    marks = [f"<!-- run: {name} -->\nold\n<!-- end -->" for name in ("whole", "half", "never")]
+    log = runs / "half" / "log.jsonl"  # one that has been validated, and goes on
+    log.write_bytes(log.read_bytes() + encode(EvalLine(step=2, loss=2, parts={}, bits_per_byte=3, seconds=1)) + b"\n")
+    counted = {
+        "model": {"family": "ngram", "config": {"order": 2}},
+        "data": {"text": [str(text)], "tokenizer": "characters"},
+    }
+    texts = [TextLine(step=1, prompt="ba", text=" do")]
+    pretrain(make_recipe(counted), runs / "counted", on_eval=lambda folder, step: texts)
+    marks = [f"<!-- run: {name} -->\nold\n<!-- end -->" for name in ("whole", "half", "never", "counted")]
     page = tmp_path / "page.md"
     page.write_text("\n".join(["before", *marks, "<!-- judged: all -->\nold\n<!-- end -->", "after"]))
     monkeypatch.setattr(sys, "argv", ["results.py", "--runs", str(runs), "--page", str(page)])
@@ -60,5 +71,11 @@ def test_the_page_is_filled_between_its_marks(tmp_path, monkeypatch):
         assert "bits a byte" in bodies["whole"]
         assert "![Loss by step](page/whole.png)" in bodies["whole"]
         assert "Begun, and not finished." in bodies["half"]
+        assert "Validation:" not in bodies["half"]
+        assert re.search(
+            r"Counted [\d,]+ tokens of 1 documents.*Validation: .* bits a byte\.", bodies["counted"], re.DOTALL
+        )
+        assert "What it wrote (the prompt" in bodies["counted"]
+        assert "    ba| do" in bodies["counted"]
         assert bodies["never"] == bodies["all"] == "old\n"
     assert (tmp_path / "page" / "whole.png").read_bytes().startswith(b"\x89PNG")
