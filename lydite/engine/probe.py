@@ -50,10 +50,12 @@ _STRETCH = 4096
 
 
 @contextmanager
-def in_float32(model: PreTrainedModel) -> Iterator[None]:
+def in_float32(model: PreTrainedModel) -> Iterator[torch.dtype]:
     """Inside, half-precision weights count as float32, where a wrong mask cannot hide in rounding (in bfloat16 two plain
     batches already differ by 0.1 nats a token). Embeddings and linear layers, nearly all of a model, are turned stretch by
-    stretch as they are used, so that memory hardly grows; the rest is converted and converted back, which is exact."""
+    stretch as they are used, so that memory hardly grows; the rest is converted and converted back, which is exact.
+
+    Yields the dtype of what is computed, for `close`; `model.dtype` is still that of the embeddings."""
     low = (torch.bfloat16, torch.float16)
     whole = [
         module
@@ -64,7 +66,7 @@ def in_float32(model: PreTrainedModel) -> Iterator[None]:
     lazy = {id(m.weight) for m in (*whole, *looked_up)}
     rest = [t for t in (*model.parameters(), *model.buffers()) if t.dtype in low and id(t) not in lazy]
     if 4 * sum(t.numel() for t in rest) > available_bytes(str(model.device)) // 2:
-        yield  # would not fit: the probe is looser
+        yield model.dtype  # would not fit: the probe is looser
         return
     dtypes = [t.dtype for t in rest]
     for tensor in rest:
@@ -73,7 +75,7 @@ def in_float32(model: PreTrainedModel) -> Iterator[None]:
         vars(module)["forward"] = partial(_product, module)
     hooks = [module.register_forward_hook(lambda _module, _given, out: out.float()) for module in looked_up]
     try:
-        yield
+        yield torch.float32 if model.dtype in low else model.dtype
     finally:
         for hook in hooks:
             hook.remove()

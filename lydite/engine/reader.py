@@ -68,13 +68,13 @@ class Reader:
         """Token positions that went through the network so far."""
         self.kernel = Kernel("default", "nothing else was tried")
         self.head: Head = Head(model)
-        with in_float32(model):
-            good = self._agrees(probe)
+        with in_float32(model) as dtype:
+            good = self._agrees(probe, dtype)
         if not good:
             self.head = OwnLogits(self.head.vocab_size)
             self.batch_tokens = max(1, min(batch_tokens, OWN_LOGITS // self.head.vocab_size))
 
-    def _agrees(self, probe: Mapping[str, Any]) -> bool:
+    def _agrees(self, probe: Mapping[str, Any], dtype: torch.dtype) -> bool:
         if self.head.module is None:
             return False
         try:
@@ -83,7 +83,7 @@ class Reader:
             with torch.inference_mode():
                 theirs = self._run(probe).logits.float()
             theirs = theirs.reshape(-1, theirs.shape[-1])
-            return ours.shape == theirs.shape and close(ours.log_softmax(-1), theirs.log_softmax(-1), self.model.dtype)
+            return ours.shape == theirs.shape and close(ours.log_softmax(-1), theirs.log_softmax(-1), dtype)
         except (AttributeError, TypeError, ValueError, RuntimeError):
             return False
 

@@ -70,10 +70,10 @@ class Scorer:
         self.one_by_one = depends_on_neighbours(self.config)
         if self.one_by_one:
             self.reason = "rotary embeddings stretch with the longest sequence of a batch"
-        with in_float32(model):
-            self._check_head()
+        with in_float32(model) as dtype:
+            self._check_head(dtype)
             if not self.reason:
-                self._check_packing()
+                self._check_packing(dtype)
         self.num_computed = 0
         self.prefixes.clear()
         self.kernel = Kernel("default", "nothing else was tried")
@@ -101,7 +101,7 @@ class Scorer:
 
     # ------------------------------------------------------------------------------- the probe
 
-    def _check_head(self) -> None:
+    def _check_head(self, dtype: torch.dtype) -> None:
         """Compare our head on the backbone's states with the model's own logits; else use those."""
         ids = torch.from_numpy(probe_windows(self.config)[0].ids[:6])[None].long().to(self.model.device)
         try:
@@ -109,14 +109,14 @@ class Scorer:
                 states = self.forward(ids)
                 ours = torch.cat([logits for _, _, logits in self.head.logits(states)], dim=1)
                 theirs = self.model(input_ids=ids, use_cache=False).logits[0].float()
-            good = ours.shape == theirs.shape and close(ours.log_softmax(-1), theirs.log_softmax(-1), self.model.dtype)
+            good = ours.shape == theirs.shape and close(ours.log_softmax(-1), theirs.log_softmax(-1), dtype)
         except (AttributeError, TypeError, ValueError, RuntimeError):
             good = False
         if not good:
             self.head = OwnLogits(self.head.vocab_size)
             self.batch_tokens = max(1, min(self.batch_tokens, _OWN_LOGITS // self.head.vocab_size))
 
-    def _check_packing(self) -> None:
+    def _check_packing(self, dtype: torch.dtype) -> None:
         """Score the probe packed (in batches of 16 rows, so that pieces are kept) and plain; choose."""
         windows = probe_windows(self.config)
         budget, self.batch_tokens = self.batch_tokens, 16
@@ -138,7 +138,7 @@ class Scorer:
         plain = dict(self._score_plain(windows))
         pairs = [(packed[i].logprobs, plain[i].logprobs) for i in range(len(windows))]
         ours, theirs = (torch.from_numpy(np.concatenate(side)) for side in zip(*pairs, strict=True))
-        if close(ours, theirs, self.model.dtype):
+        if close(ours, theirs, dtype):
             self.path = "packed"
         else:
             self.reason = "packed and plain log-probabilities differ"

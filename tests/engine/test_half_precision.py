@@ -24,10 +24,11 @@ def test_bfloat16_is_packed_and_weights_are_as_before(tmp_path, architecture):
         assert torch.equal(parameters[name], weights[name].to(torch.bfloat16)), name
 
 
-def test_a_wrong_mask_is_caught_in_bfloat16_too(tmp_path, monkeypatch):
+@pytest.mark.parametrize("scale", [1, 3, 10])  # of the weights: a small one leaves a small difference
+def test_a_wrong_mask_is_caught_in_bfloat16_too(tmp_path, monkeypatch, scale):
     right = Block.mask
     monkeypatch.setattr(Block, "mask", lambda self: np.tril(np.ones_like(right(self))))  # rows see their siblings
-    folder = save_tiny(tmp_path, "llama", scale=10)
+    folder = save_tiny(tmp_path, "llama", scale=scale)
     model = load_causal(folder, name="tiny", source="tiny", dtype="bfloat16", settings={})
     assert model.info.settings["engine"].startswith("plain")
 
@@ -38,7 +39,8 @@ def test_the_probe_counts_in_float32_without_a_second_copy_of_the_weights(tmp_pa
     network = load_causal(folder, name="tiny", source="tiny", dtype="bfloat16", settings={}).scorer.model
     ids = torch.arange(1, 9)[None]
     whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).float()
-    with torch.inference_mode(), in_float32(network):
+    with torch.inference_mode(), in_float32(network) as dtype:
+        assert dtype == torch.float32
         head = network.get_output_embeddings()
         assert head.weight.dtype == torch.bfloat16
         logits = network(input_ids=ids).logits
