@@ -85,7 +85,9 @@ def quick_splitter(tokenizer: Tokenizer) -> Splitter | None:
     if cutter.get("type") == "WhitespaceSplit" and model["type"] == "WordLevel" and model["unk_token"] in known:
         return _Spaces(known, known[model["unk_token"]])
     single = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
-    if cutter == single and (model["type"] == "WordLevel" or (model["type"] == "BPE" and not model["merges"])):
+    # A BPE may mark the ends of words in its vocabulary: then a character's token is not the one of its own name.
+    alone = model["type"] == "BPE" and not model["merges"] and not model.get("end_of_word_suffix")
+    if cutter == single and (model["type"] == "WordLevel" or alone):
         return _Characters(known)
     words = word_encoder(tokenizer)
     return None if words is None else _Remembered(words)

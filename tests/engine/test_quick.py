@@ -104,6 +104,11 @@ def test_other_tokenizers_go_the_plain_way():
     core = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1}, "<unk>"))
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     assert quick_splitter(core) is None
+    marked = {"<unk>": 0, "a": 1, "a</w>": 2}
+    core = Tokenizer(models.BPE(vocab=marked, merges=[], unk_token="<unk>", end_of_word_suffix="</w>"))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    assert core.encode("a").ids == [2]
+    assert quick_splitter(core) is None
 
 
 def test_texts_of_tokens_that_were_and_were_not_seen_before():
