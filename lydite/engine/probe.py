@@ -50,19 +50,20 @@ _STRETCH = 4096
 
 
 @contextmanager
-def in_float32(model: PreTrainedModel) -> Iterator[torch.dtype]:
+def in_float32(model: PreTrainedModel, *, stretches: bool = True) -> Iterator[torch.dtype]:
     """Inside, half-precision weights count as float32, where a wrong mask cannot hide in rounding (in bfloat16 two plain
     batches already differ by 0.1 nats a token). Embeddings and linear layers, nearly all of a model, are turned stretch by
     stretch as they are used, so that memory hardly grows; the rest is converted and converted back, which is exact.
+    Without `stretches` all of it is, for networks that read the weights of their layers themselves (Mamba).
 
     Yields the dtype of what is computed, for `close`; `model.dtype` is still that of the embeddings."""
     low = (torch.bfloat16, torch.float16)
     whole = [
         module
         for module in model.modules()
-        if type(module) is nn.Linear and module.weight.dtype in low and "forward" not in vars(module)
+        if stretches and type(module) is nn.Linear and module.weight.dtype in low and "forward" not in vars(module)
     ]
-    looked_up = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.weight.dtype in low]
+    looked_up = [m for m in model.modules() if stretches and isinstance(m, nn.Embedding) and m.weight.dtype in low]
     lazy = {id(m.weight) for m in (*whole, *looked_up)}
     rest = [t for t in (*model.parameters(), *model.buffers()) if t.dtype in low and id(t) not in lazy]
     if 4 * sum(t.numel() for t in rest) > available_bytes(str(model.device)) // 2:

@@ -70,10 +70,7 @@ class Scorer:
         self.one_by_one = depends_on_neighbours(self.config)
         if self.one_by_one:
             self.reason = "rotary embeddings stretch with the longest sequence of a batch"
-        with in_float32(model) as dtype:
-            self._check_head(dtype)
-            if not self.reason:
-                self._check_packing(dtype)
+        self._probe()
         self.num_computed = 0
         self.prefixes.clear()
         self.kernel = Kernel("default", "nothing else was tried")
@@ -101,20 +98,30 @@ class Scorer:
 
     # ------------------------------------------------------------------------------- the probe
 
-    def _check_head(self, dtype: torch.dtype) -> None:
-        """Compare our head on the backbone's states with the model's own logits; else use those."""
+    def _probe(self) -> None:
+        for stretches in (True, False):
+            with in_float32(self.model, stretches=stretches) as dtype:
+                if self._is_head_right(dtype):
+                    if not self.reason:
+                        self._check_packing(dtype)
+                    return
+        self.head = OwnLogits(self.head.vocab_size)
+        self.batch_tokens = max(1, min(self.batch_tokens, _OWN_LOGITS // self.head.vocab_size))
+        with in_float32(self.model) as dtype:
+            if not self.reason:
+                self._check_packing(dtype)
+
+    def _is_head_right(self, dtype: torch.dtype) -> bool:
+        """Compare our head on the backbone's states with the model's own logits, which are used where they differ."""
         ids = torch.from_numpy(probe_windows(self.config)[0].ids[:6])[None].long().to(self.model.device)
         try:
             with torch.inference_mode():
                 states = self.forward(ids)
                 ours = torch.cat([logits for _, _, logits in self.head.logits(states)], dim=1)
                 theirs = self.model(input_ids=ids, use_cache=False).logits[0].float()
-            good = ours.shape == theirs.shape and close(ours.log_softmax(-1), theirs.log_softmax(-1), dtype)
+            return ours.shape == theirs.shape and close(ours.log_softmax(-1), theirs.log_softmax(-1), dtype)
         except (AttributeError, TypeError, ValueError, RuntimeError):
-            good = False
-        if not good:
-            self.head = OwnLogits(self.head.vocab_size)
-            self.batch_tokens = max(1, min(self.batch_tokens, _OWN_LOGITS // self.head.vocab_size))
+            return False
 
     def _check_packing(self, dtype: torch.dtype) -> None:
         """Score the probe packed (in batches of 16 rows, so that pieces are kept) and plain; choose."""

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from lydite.engine.head import Head
 from lydite.engine.plan import Block
 from lydite.engine.probe import in_float32
 from lydite.models.causal import load_causal
@@ -49,3 +50,10 @@ def test_the_probe_counts_in_float32_without_a_second_copy_of_the_weights(tmp_pa
         assert (logits - whole(input_ids=ids).logits).abs().mean() < (1e-2 if architecture == "gemma3" else 1e-5)
     assert network(input_ids=ids).logits.dtype == torch.bfloat16
     assert not any("forward" in vars(module) for module in network.modules())
+
+
+def test_a_network_that_reads_its_layers_weights_itself_keeps_its_head(tmp_path):
+    scorer = load_causal(save_tiny(tmp_path, "mamba"), name="tiny", source="tiny", dtype="bfloat16", settings={}).scorer
+    assert isinstance(scorer.head, Head)
+    assert "never calls its attention function" in scorer.reason
+    assert {p.dtype for p in scorer.model.parameters()} == {torch.bfloat16}
