@@ -163,24 +163,33 @@ class Bench:
         )
         return found
 
-    def best_batch(self, row: Row, dtype: str) -> int | None:
-        """The peer's fastest batch size on a part of the row; None where it finished with none of them."""
+    def batches(self, row: Row, dtype: str) -> list[int]:
+        """The peer's batch sizes, the fastest on a part of the row first; without those with which it did not finish."""
         if row.kind == "decode":
-            return row.batch
+            return [row.batch or 1]
         tried = [self.measure(row, dtype, "lm-eval", batch=batch, tuning=True) for batch in PEER_BATCHES]
         good = [one for one in tried if one.seconds is not None]
-        return min(good, key=lambda one: one.seconds or 0).batch if good else None
+        return [one.batch for one in sorted(good, key=lambda one: one.seconds or 0)]
+
+    def peer_row(self, row: Row, dtype: str, batches: list[int], repeat: int) -> None:
+        """The peer on the whole row, at the fastest batch size that gets through it."""
+        for batch in batches:
+            if self.measure(row, dtype, "lm-eval", batch=batch, repeat=repeat).status == "done":
+                return
 
     def row(self, row: Row, dtype: str) -> None:
         say(f"{row.title} - {row.model}, {dtype}")
         self.count_work(row)
         has_peer = row.kind != "growth"
-        batch = self.best_batch(row, dtype) if has_peer else None
+        batches = self.batches(row, dtype) if has_peer else []
         for repeat in range(self.args.repeats):
             # In turns, and in the other order every second time.
-            systems = [*(OURS[dtype] if has_peer else ["auto"]), *(["lm-eval"] if batch else [])]
+            systems = [*(OURS[dtype] if has_peer else ["auto"]), "lm-eval"]
             for system in systems[:: -1 if repeat % 2 else 1]:
-                self.measure(row, dtype, system, batch=batch or 0 if system == "lm-eval" else 0, repeat=repeat)
+                if system == "lm-eval":
+                    self.peer_row(row, dtype, batches, repeat)
+                else:
+                    self.measure(row, dtype, system, repeat=repeat)
         for system in OURS[dtype] if has_peer else ():
             self._compare(row, dtype, system)
         if has_peer:

@@ -42,7 +42,7 @@ ROWS = (
     Row("ten_shots", "10 random shots a question (ARC-Challenge)", "choice", "smol", "loc_arcc", 100, 10, 8),
     Row("last_word", "last word, nothing shared (LAMBADA)", "last_word", "smol", "loc_lambada", 300, 64, 2),
     Row("rolling", "rolling perplexity, 10 documents (WikiText)", "rolling", "smol", "loc_wikitext", 10, None, 2),
-    Row("gsm8k", "5 random shots, 128 new tokens (GSM8K)", "generate", "smol", "loc_gsm8k", 24, None, 3),
+    Row("gsm8k", "5 random shots, 128 new tokens (GSM8K)", "generate", "smol", "loc_gsm8k", 24, 8, 3),
     Row(
         "rolling_wide",
         "rolling perplexity, 12 documents (WikiText)",
@@ -50,7 +50,7 @@ ROWS = (
         "gemma270",
         "loc_wikitext",
         12,
-        None,
+        3,
         1,
     ),
     *(

@@ -113,7 +113,8 @@ def times(state: State) -> str:
         names = ("lm-eval", "default", "auto", "fastest")
         peer, default, auto, fastest = (of(state, row.name, dtype, name) for name in names)
         theirs = middle(peer, "seconds")
-        status = f"{_seconds(theirs)} (batch {peer[0].batch})" if peer and theirs else _why(state, row, dtype)
+        done = [m.batch for m in peer if m.status == "done"]
+        status = f"{_seconds(theirs)} (batch {done[0]})" if done else _why(state, row, dtype)
         cells = [row.title, f"{row.model}, {dtype}", status]
         for found in (default, auto, fastest):
             ours = middle(found, "seconds")
