@@ -10,7 +10,9 @@ from typing import Any
 _CPU_ROWS = 1024
 """More rows make matrix products no faster on CPUs, only memory larger."""
 _CUDA_ROWS = 16_384
-_GENERATION_POSITIONS = 32_768
+_CPU_POSITIONS = 16_384
+"""More texts at a time are hardly faster on CPUs: with twice as many GSM8K took 4% less time and 0.8 GiB more."""
+_CUDA_POSITIONS = 32_768
 _PREFIX_BYTES = 1 << 29
 _SHARE = 8
 """A batch may take one part in so many of the free memory."""
@@ -61,4 +63,5 @@ def prefix_bytes(device: str) -> int:
 def generation_positions(config: dict[str, Any], itemsize: int, device: str) -> int:
     """Positions (prompts and new tokens of all rows) whose keys and values a generation batch may hold."""
     room = available_bytes(device) // _SHARE // max(1, bytes_per_position(config, itemsize))
-    return max(64, min(_GENERATION_POSITIONS, room))
+    most = _CUDA_POSITIONS if device.startswith("cuda") else _CPU_POSITIONS
+    return max(64, min(most, room))

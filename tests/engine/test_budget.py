@@ -25,7 +25,7 @@ def test_less_memory_means_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(budget, "available_bytes", lambda device, free=free: free)
         sizes.append((budget.batch_rows(SMALL, 4, "cpu"), budget.generation_positions(SMALL, 4, "cpu")))
     assert sizes[0] == (64, 64)
-    assert sizes[0] < sizes[1] < sizes[2] == (1024, 32_768)
+    assert sizes[0] < sizes[1] < sizes[2] == (1024, 16_384)
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
