@@ -81,7 +81,8 @@ def _small(value: float | None) -> str:
 
 
 def _gib(found: Sequence[Measurement]) -> str:
-    sizes = [m.peak_bytes for m in found if m.peak_bytes]
+    done = [m for m in found if m.status == "done"]  # beside a batch size that was killed, the one that stands for the row
+    sizes = [m.peak_bytes for m in done or found if m.peak_bytes]
     return f"{max(sizes) / GIB:.1f}" if sizes else "-"
 
 
