@@ -81,7 +81,7 @@ def _small(value: float | None) -> str:
 
 
 def _gib(found: Sequence[Measurement]) -> str:
-    done = [m for m in found if m.status == "done"]  # beside a batch size that was killed, the one that stands for the row
+    done = [m for m in found if m.status == "done"]  # a batch size that was killed does not stand for the row
     sizes = [m.peak_bytes for m in done or found if m.peak_bytes]
     return f"{max(sizes) / GIB:.1f}" if sizes else "-"
 
