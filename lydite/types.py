@@ -79,6 +79,8 @@ class Decoding(Record, frozen=True, kw_only=True):
     """Taken off the logits of tokens that stand in the new text."""
     stop_strings: tuple[str, ...] = ()
     """The text is cut before the first of them."""
+    one_line: bool = False
+    """The text ends with its first line; line breaks before that line, with which many models begin, do not count."""
     regex: str | None = None
     """The whole answer matches this regular expression (Rust's syntax, no look-around). At most one of `regex`,
     `json_schema` and `choices` is set; each begins with the answer's first character, a leading space included."""
@@ -91,6 +93,18 @@ class Decoding(Record, frozen=True, kw_only=True):
         if isinstance(self.json_schema, dict):  # the order of properties is kept: answers follow it
             msgspec.structs.force_setattr(self, "json_schema", msgspec.json.encode(self.json_schema).decode())
         check_decoding(self)
+
+    @property
+    def has_stop(self) -> bool:
+        """Whether something in a text ends it."""
+        return bool(self.stop_strings) or self.one_line
+
+    def stop_in(self, text: str) -> int | None:
+        """Where something in a text ends it: the index of the first character that is cut off. None: nowhere."""
+        ends = [end for stop in self.stop_strings if (end := text.find(stop)) >= 0]
+        if self.one_line and (end := text.find("\n", len(text) - len(text.lstrip()))) >= 0:
+            ends.append(end)
+        return min(ends, default=None)
 
     @property
     def is_constrained(self) -> bool:

@@ -116,7 +116,7 @@ class Speaker:
 
         assert self._causal is not None
         texts = self._causal.generator.texts
-        stream = TextStream(texts, ticket.ids, self.decoding.stop_strings)
+        stream = TextStream(texts, ticket.ids, self.decoding)
         for event in ticket:
             if isinstance(event, Token):
                 text = stream.push(event.id)

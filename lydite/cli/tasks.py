@@ -191,6 +191,8 @@ def _print_prompt(sample: Sample, context: Context, requests: list[Request]) -> 
             _print_text(request.continuation)
         elif isinstance(request, GenerateRequest):
             stops = ", ".join(map(repr, request.decoding.stop_strings))
+            if request.decoding.one_line:
+                stops = ", ".join(filter(None, (stops, "the end of its first line")))
             limit = f"up to {request.decoding.max_new_tokens} tokens"
             _rule(f"the model writes on, {limit}" + (f", up to {stops}" if stops else ""))
 

@@ -27,17 +27,17 @@ MAX_ROWS = 32
 
 
 class StopStrings(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped
-    """A row is done when one of the strings occurs in the text generated so far."""
+    """A row is done when something in the text generated so far ends it."""
 
-    def __init__(self, texts: Texts, stops: Sequence[str], start: int) -> None:
+    def __init__(self, texts: Texts, decoding: Decoding, start: int) -> None:
         self.texts = texts
-        self.stops = stops
+        self.decoding = decoding
         self.start = start
         """Where new tokens begin in the rows."""
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         """input_ids [rows, length] -> [rows], whether each is done."""
-        done = [self.texts.has_stop(ids, self.stops) for ids in input_ids[:, self.start :].tolist()]
+        done = [self.texts.has_stop(ids, self.decoding) for ids in input_ids[:, self.start :].tolist()]
         return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
 
 
@@ -137,8 +137,8 @@ class PlainGenerator:
     ) -> list[Completion | Failure]:
         inputs, first, width = self._inputs(batch)
         watch, stops = Watch(), StoppingCriteriaList()
-        if decoding.stop_strings:
-            stops.append(StopStrings(self.texts, decoding.stop_strings, width))
+        if decoding.has_stop:
+            stops.append(StopStrings(self.texts, decoding, width))
         each = [self._constraint(decoding) for _ in batch]
         constraints = [constraint for constraint in each if constraint is not None]
         if constraints:

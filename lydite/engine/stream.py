@@ -1,6 +1,6 @@
 """Text as it grows: what a new token adds that will not be taken back.
 
-A character may take several tokens, and a text is cut before its stop strings: so what might still become either is held
+A character may take several tokens, and a text is cut before what ends it (a stop string, the end of its line): so what might still become either is held
 back until it is certain.
 
 Contract: what was handed out, with `rest` at the end, is exactly the finished answer's text.
@@ -9,6 +9,7 @@ Contract: what was handed out, with `rest` at the end, is exactly the finished a
 from collections.abc import Sequence
 
 from lydite.engine.texts import Texts
+from lydite.types import Decoding
 
 _TAIL = 4
 """Tokens before a new one that are decoded along, because some tokenizers drop a leading space."""
@@ -20,13 +21,13 @@ class TextStream:
     """Follows one text; `before`: the prompt's tokens. `skip_special=False`: special tokens are text like others."""
 
     def __init__(
-        self, texts: Texts, before: Sequence[int], stops: Sequence[str] = (), *, skip_special: bool = True
+        self, texts: Texts, before: Sequence[int], decoding: Decoding | None = None, *, skip_special: bool = True
     ) -> None:
         self._texts = texts
         self._ids = list(before[-_TAIL:])
         self._settled = len(self._ids)
         """Tokens whose text is known."""
-        self._stops = stops
+        self._decoding = decoding or Decoding()
         self._skip_special = skip_special
         self._held = ""
         self.sent = ""
@@ -54,14 +55,14 @@ class TextStream:
         return self._texts.encoder.decode(ids, skip_special=self._skip_special)
 
     def _release(self) -> str:
-        """All of what is held but the beginning of a stop string."""
+        """All of what is held but the beginning of a stop string, and what would follow the text's end."""
         size = len(self._held)
-        for stop in self._stops:
-            found = self._held.find(stop)
-            if found < 0:
-                ends = range(min(len(stop) - 1, len(self._held)), 0, -1)
-                found = next((len(self._held) - n for n in ends if self._held.endswith(stop[:n])), size)
-            size = min(size, found)
+        for stop in self._decoding.stop_strings:
+            ends = range(min(len(stop) - 1, size), 0, -1)
+            size = min(size, next((len(self._held) - n for n in ends if self._held.endswith(stop[:n])), size))
+        end = self._decoding.stop_in(self.sent + self._held)
+        if end is not None:
+            size = min(size, max(0, end - len(self.sent)))
         out, self._held = self._held[:size], self._held[size:]
         self.sent += out
         return out

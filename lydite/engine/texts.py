@@ -55,16 +55,18 @@ class Texts:
         """Whether an answer ends with its last token; called after every token."""
         if len(new) >= decoding.max_new_tokens or new[-1] in self.eos:
             return True
-        return bool(decoding.stop_strings) and self.has_stop(new, decoding.stop_strings)
+        return decoding.has_stop and self.has_stop(new, decoding)
 
-    def has_stop(self, new: Sequence[int], stops: Sequence[str]) -> bool:
-        """Whether one of the strings stands at the end of the text so far (where else, it was seen before)."""
-        tail = max(len(stop.encode()) for stop in stops) + _MORE
+    def has_stop(self, new: Sequence[int], decoding: Decoding) -> bool:
+        """Whether something at the end of the text so far ends it (where else, it was seen before)."""
+        tail = max((len(stop.encode()) for stop in decoding.stop_strings), default=1) + _MORE
         text = self.encoder.decode(new[-tail:])
-        return any(stop in text for stop in stops)
+        if any(stop in text for stop in decoding.stop_strings):
+            return True
+        return decoding.one_line and "\n" in text and decoding.stop_in(self.encoder.decode(new)) is not None
 
     def finish(self, prompt: Prompt, new: Sequence[int], decoding: Decoding, *, complete: bool = False) -> Completion:
-        """The answer, cut at the end-of-sequence token and before the first stop string; later tokens are ignored.
+        """The answer, cut at the end-of-sequence token and before what ends it; later tokens are ignored.
 
         `complete`: its constraint lets nothing follow, so that it was not cut by max_new_tokens.
         """
@@ -72,16 +74,16 @@ class Texts:
         ids = list(new if end is None else new[:end])
         text, count = self.text(prompt, ids, skip_special=True), len(ids)
         stopped = complete or end is not None
-        if decoding.stop_strings and any(stop in self.text(prompt, ids) for stop in decoding.stop_strings):
+        if decoding.has_stop and decoding.stop_in(self.text(prompt, ids)) is not None:
             stopped = True
-            low, high = 1, len(ids)  # the fewest tokens whose text holds a stop string
+            low, high = 1, len(ids)  # the fewest tokens whose text holds what ends it
             while low < high:
                 middle = (low + high) // 2
-                found = any(stop in self.text(prompt, ids[:middle]) for stop in decoding.stop_strings)
+                found = decoding.stop_in(self.text(prompt, ids[:middle])) is not None
                 low, high = (low, middle) if found else (middle + 1, high)
             count = low
             text = self.text(prompt, ids[:count], skip_special=True)
-            text = text[: min((text.find(stop) for stop in decoding.stop_strings if stop in text), default=len(text))]
+            text = text[: decoding.stop_in(text)]
         return Completion(
             text=text,
             num_tokens=count,

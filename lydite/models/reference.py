@@ -174,9 +174,9 @@ def _random_words(seed: int, request: GenerateRequest) -> Completion:
     count = min(wanted, request.decoding.max_new_tokens)
     words = [_WORDS[int(_uniform(seed, str(number), *key) * len(_WORDS))] for number in range(count)]
     text = "".join(f" {word}" for word in words)
-    cuts = [at for stop in request.decoding.stop_strings if (at := text.find(stop)) >= 0]
-    finish: Literal["stop", "length"] = "stop" if cuts or count == wanted else "length"
-    return Completion(text=text[: min(cuts, default=len(text))], num_tokens=count, finish=finish)
+    end = request.decoding.stop_in(text)
+    finish: Literal["stop", "length"] = "stop" if end is not None or count == wanted else "length"
+    return Completion(text=text[:end], num_tokens=count, finish=finish)
 
 
 def _uniform(seed: int, *parts: str) -> float:

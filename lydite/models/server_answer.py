@@ -143,17 +143,26 @@ def _sampling(decoding: Decoding, seed: int, dialect: Dialect) -> dict[str, Any]
 
 def _refuse_unknown(decoding: Decoding) -> None:
     """ModelError for an option that has no name in the protocol."""
-    said = {*_SAMPLED, *_ALWAYS, "max_new_tokens", "stop_strings", "do_sample", "temperature", "length_penalty"}
+    said = {
+        *_SAMPLED,
+        *_ALWAYS,
+        "max_new_tokens",
+        "stop_strings",
+        "one_line",
+        "do_sample",
+        "temperature",
+        "length_penalty",
+    }
     for name, value in msgspec.to_builtins(decoding).items():
         if name not in said and value != _DEFAULTS[name]:
             raise ModelError(f"a server cannot be asked for {name}={value}; leave that option out")
 
 
 def read_text(text: str, finish: str | None, num_tokens: int, decoding: Decoding) -> Completion | Failure:
-    """A generated text, cut before the first stop string."""
-    cuts = [at for stop in decoding.stop_strings if (at := text.find(stop)) >= 0]
-    if cuts:
-        return Completion(text=text[: min(cuts)], num_tokens=num_tokens, finish="stop")
+    """A generated text, cut before what ends it."""
+    end = decoding.stop_in(text)
+    if end is not None:
+        return Completion(text=text[:end], num_tokens=num_tokens, finish="stop")
     if finish == "stop":
         return Completion(text=text, num_tokens=num_tokens, finish="stop")
     if finish == "length":

@@ -157,7 +157,7 @@ class _Writing:
     def __init__(self, service: Service, choice: int, ids: Sequence[int], decoding: Decoding, offset: int) -> None:
         self._texts = service.texts
         self.choice = choice
-        self._stream = TextStream(service.texts, ids, decoding.stop_strings)
+        self._stream = TextStream(service.texts, ids, decoding)
         self._offset = offset
 
     def piece(self, token: Token) -> Piece | None:
@@ -189,7 +189,7 @@ class _Job:
         wanted = asked.max_tokens if isinstance(asked, TextAsked) else None
         probe = decoding_of(asked, service.defaults, None)
         self.scores = self.echo and self.num_top is not None
-        plain = not probe.do_sample and not probe.is_constrained and not probe.stop_strings
+        plain = not probe.do_sample and not probe.is_constrained and not probe.has_stop
         plain = plain and probe.repetition_penalty == 1 and probe.presence_penalty == 0 and asked.n == 1
         self.next_is_known = self.echo and (wanted == 0 or (wanted == 1 and self.scores and plain))
         """The prompt's own pass says all that is asked for."""

@@ -204,24 +204,27 @@ def test_pieces_of_text_are_whole_characters_and_spell_the_answer(model: CausalM
     """Also where stop strings are cut off, and with characters of several tokens."""
     texts = model.generator.texts
     [before] = model.encoder.prompt_ids(["天气"])
-    for written, stops in [
-        ("很好。我们去公园 and on", ()),
-        ("很好 STO STOP more", ("STOP",)),
-        ("aab", ("ab",)),
-        ("🎉 x 🎉", ("🎉🎉", "y")),
-        ("a\ufffd b", ()),
+    for written, decoding in [
+        ("很好。我们去公园 and on", Decoding()),
+        ("很好 STO STOP more", Decoding(stop_strings=("STOP",))),
+        ("aab", Decoding(stop_strings=("ab",))),
+        ("🎉 x 🎉", Decoding(stop_strings=("🎉🎉", "y"))),
+        ("a\ufffd b", Decoding()),
+        ("\n \n很好 and on\nmore", Decoding(one_line=True)),
+        ("\nxyz STOP\nmore", Decoding(one_line=True, stop_strings=("STOP",))),
     ]:
-        stream = TextStream(texts, before, stops)
+        stream = TextStream(texts, before, decoding)
         [ids] = model.encoder.prompt_ids([written])
         pieces = []
         for count, token in enumerate(ids, 1):
             pieces.append(stream.push(token))
-            if stops and texts.has_stop(ids[:count], stops):
+            if decoding.has_stop and texts.has_stop(ids[:count], decoding):
                 ids = ids[:count]
                 break
         whole = texts.text(_prompt(before), ids, skip_special=True)
-        expected = whole[: min((whole.find(stop) for stop in stops if stop in whole), default=len(whole))]
+        expected = whole[: decoding.stop_in(whole)]
         assert "".join(pieces) + stream.rest(expected) == expected
+        assert texts.finish(_prompt(before), ids, decoding).text == expected
         if "\ufffd" not in written:
             assert not any("\ufffd" in piece for piece in pieces)
 
