@@ -95,18 +95,6 @@ class Decoding(Record, frozen=True, kw_only=True):
         check_decoding(self)
 
     @property
-    def has_stop(self) -> bool:
-        """Whether something in a text ends it."""
-        return bool(self.stop_strings) or self.one_line
-
-    def stop_in(self, text: str) -> int | None:
-        """Where something in a text ends it: the index of the first character that is cut off. None: nowhere."""
-        ends = [end for stop in self.stop_strings if (end := text.find(stop)) >= 0]
-        if self.one_line and (end := text.find("\n", len(text) - len(text.lstrip()))) >= 0:
-            ends.append(end)
-        return min(ends, default=None)
-
-    @property
     def is_constrained(self) -> bool:
         """Whether not every text may be written."""
         return self.regex is not None or self.json_schema is not None or bool(self.choices)
@@ -469,7 +457,6 @@ class Timing(Record, frozen=True, kw_only=True):
     seconds: float = 0.0
     """Time inside evaluate."""
     load_seconds: float = 0.0
-    """Time to load the model."""
     tokens_requested: int = 0
     tokens_computed: int = 0
     tokens_generated: int = 0

@@ -20,6 +20,7 @@ from transformers import (
 
 from lydite.engine.constrain import Constraint
 from lydite.engine.sampling import has_penalty, make_generator, penalise, probabilities
+from lydite.engine.stops import has_stop
 from lydite.engine.texts import Prompt, Texts
 from lydite.types import Completion, Decoding, Failure, GenerateRequest
 
@@ -137,7 +138,7 @@ class PlainGenerator:
     ) -> list[Completion | Failure]:
         inputs, first, width = self._inputs(batch)
         watch, stops = Watch(), StoppingCriteriaList()
-        if decoding.has_stop:
+        if has_stop(decoding):
             stops.append(StopStrings(self.texts, decoding, width))
         each = [self._constraint(decoding) for _ in batch]
         constraints = [constraint for constraint in each if constraint is not None]

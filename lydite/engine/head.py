@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lydite.engine.linear import PackedLinear
+from lydite.engine.memory import Stretch
 
 HEAD_ROWS = 1024
 """Many rows against a short stretch: the stretch of weights is read once for all of them (measured: docs/benchmarks.md)."""
@@ -52,10 +53,11 @@ class Head:
             # states are float32 whatever the weights are, and a stretch is converted as it is used.
             few = len(states) < 64 and module.weight.dtype == states.dtype
             step = HEAD_LOGITS // (max(len(states), 1) if few else HEAD_ROWS)
+            stretch = Stretch(module.weight, states.dtype)
             for start in range(0, self.vocab_size, step):
                 stop = min(self.vocab_size, start + step)
                 bias = None if module.bias is None else module.bias[start:stop].to(states.dtype)
-                yield start, stop, nn.functional.linear(states, module.weight[start:stop].to(states.dtype), bias)
+                yield start, stop, nn.functional.linear(states, stretch.rows(start, stop), bias)
         else:
             yield 0, self.vocab_size, module(states)
 

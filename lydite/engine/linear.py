@@ -11,12 +11,10 @@ and on few as in decoding. Norms, attention, softmax and (in bfloat16) the outpu
 
 Contract: a prepacked weight gives no gradient, so `Kernel.restore` puts the ordinary modules back, bit for bit, and must
 be called before any training (after bfloat16 products it cannot, and says so); no weight is held twice, except an
-embedding that is also the output head.
+embedding that is also the output head, which beside a float16 layout is itself held in half precision where that is exact.
 """
 
-import ctypes
 import math
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,6 +25,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lydite.engine.embedding import halve_embedding
+from lydite.engine.memory import FilePages, return_freed
 from lydite.errors import ModelError
 
 Choice = Literal["auto", "default", "onednn", "float16", "bfloat16", "fastest"]
@@ -48,23 +48,33 @@ class PackedLinear(nn.Module):
     Rows come and go in the layer's own dtype. Raises ValueError where the layout would lose something of the weight.
     """
 
-    def __init__(self, linear: nn.Linear, stretch: int | None = None, layout: Layout = "onednn") -> None:
+    def __init__(
+        self,
+        linear: nn.Linear,
+        stretch: int | None = None,
+        layout: Layout = "onednn",
+        *,
+        weight: Tensor | None = None,
+        forget: Callable[[Tensor], None] = lambda _: None,
+    ) -> None:
+        """`weight`: [out, in], where the layer has none any more. `forget` hears of each stretch of it that was read."""
         super().__init__()
-        size = linear.out_features
+        size, weight = linear.out_features, linear.weight.detach() if weight is None else weight
         step = stretch or size
         self.in_features, self.out_features = linear.in_features, size
         self.dtype = torch.bfloat16 if layout == "bfloat16" else linear.weight.dtype
         # Some models look at the dtype of a weight before they use the layer (T5); there is nothing else in it.
-        self.weight = torch.empty_like(linear.weight, device="meta")
+        self.weight = torch.empty(weight.shape, dtype=linear.weight.dtype, device="meta")
         self.bias = None if linear.bias is None else linear.bias.detach().to(self.dtype)
         pack = _HalfWeight if layout == "float16" else _OneDnnWeight
         self.parts: list[tuple[int, int, _OneDnnWeight | _HalfWeight]] = []
         with torch.no_grad():
             for start in range(0, size, step):
                 stop = min(size, start + step)
-                self.parts.append((start, stop, pack(linear.weight.detach()[start:stop].to(self.dtype))))
+                self.parts.append((start, stop, pack(weight[start:stop].to(self.dtype))))
+                forget(weight[start:stop])
                 if len(self.parts) % 8 == 0:
-                    _return_memory()
+                    return_freed()
 
     def forward(self, rows: Tensor) -> Tensor:
         outputs = [self.part(rows, number) for number in range(len(self.parts))]
@@ -168,30 +178,38 @@ def choose_kernel(model: PreTrainedModel, choice: Choice = "auto") -> Kernel:
         kernel = _fastest_kernel([layer for layer in layers.values() if layer is not head], choice)
     if kernel.name == "default":
         return kernel
-    shared = _shared_weights(model)
-    layout: Layout = kernel.name  # type: ignore[assignment]
-    left = 0
-    for name, layer in layers.items():
-        here: Layout = "onednn" if layer is head and layout == "bfloat16" else layout
-        try:
-            packed = PackedLinear(layer, HEAD_STRETCH if layer is head else None, here)
-        except ValueError:
-            left += 1
-            continue
-        kernel._restorers.append(_replace(model, name, layer, packed, keep=layer.weight.data_ptr() in shared))
-        _return_memory()
+    left = _pack(model, layers, kernel)
     if left == len(layers):
-        return Kernel("default", f"no layer can be laid out as {layout} without loss")
+        return Kernel("default", f"no layer can be laid out as {kernel.name} without loss")
     if left:
         kernel.reason += f"; {left} of {len(layers)} layers stay as they are, because it would lose something of them"
     return kernel
 
 
-def _return_memory() -> None:
-    """Gives freed memory back to the system: packing leaves holes of a layer's size, together more than the weights."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # musl has none
-    if trim is not None:
-        trim(0)
+def _pack(model: PreTrainedModel, layers: dict[str, nn.Linear], kernel: Kernel) -> int:
+    """Lay out all layers for the kernel; the number of those that would lose something and stay as they are."""
+    layout: Layout = kernel.name  # type: ignore[assignment]
+    head, shared, pages = model.get_output_embeddings(), _shared_weights(model), FilePages()
+    left = 0
+    for name, layer in sorted(layers.items(), key=lambda item: item[1] is head):  # the head comes last
+        here, stretch, keep = layout, None, layer.weight.data_ptr() in shared
+        halved = None
+        if layer is head:
+            here, stretch = "onednn" if layout == "bfloat16" else layout, HEAD_STRETCH
+            halved = halve_embedding(model, head) if layout == "float16" else None
+        table = halved.table if halved is not None and halved.tied else None
+        try:
+            packed = PackedLinear(layer, stretch, here, weight=table, forget=pages.forget)
+        except ValueError:
+            left += 1
+            if halved is not None:
+                halved.undo()
+            continue
+        if halved is not None:
+            kernel._restorers.append(halved.undo)
+        kernel._restorers.append(_replace(model, name, layer, packed, keep=keep))
+        return_freed()
+    return left
 
 
 def _fastest_kernel(layers: list[nn.Linear], choice: Choice) -> Kernel:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lydite.engine.budget import available_bytes
+from lydite.engine.memory import Stretch
 from lydite.engine.tokens import Window
 
 
@@ -88,8 +89,9 @@ def in_float32(model: PreTrainedModel, *, stretches: bool = True) -> Iterator[to
 
 def _product(layer: nn.Linear, rows: Tensor) -> Tensor:
     """What the layer gives, in float32."""
+    stretch, rows = Stretch(layer.weight, torch.float32), rows.float()
     starts = range(0, layer.out_features, _STRETCH)
-    parts = [nn.functional.linear(rows.float(), layer.weight[at : at + _STRETCH].float()) for at in starts]
+    parts = [nn.functional.linear(rows, stretch.rows(at, at + _STRETCH)) for at in starts]
     out = torch.cat(parts, dim=-1)
     return out if layer.bias is None else out + layer.bias.float()
 

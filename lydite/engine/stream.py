@@ -8,6 +8,7 @@ Contract: what was handed out, with `rest` at the end, is exactly the finished a
 
 from collections.abc import Sequence
 
+from lydite.engine.stops import stop_in
 from lydite.engine.texts import Texts
 from lydite.types import Decoding
 
@@ -60,7 +61,7 @@ class TextStream:
         for stop in self._decoding.stop_strings:
             ends = range(min(len(stop) - 1, size), 0, -1)
             size = min(size, next((len(self._held) - n for n in ends if self._held.endswith(stop[:n])), size))
-        end = self._decoding.stop_in(self.sent + self._held)
+        end = stop_in(self.sent + self._held, self._decoding)
         if end is not None:
             size = min(size, max(0, end - len(self.sent)))
         out, self._held = self._held[:size], self._held[size:]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel
 
 from lydite.engine.constrain import Constraints
+from lydite.engine.stops import has_stop, stop_in
 from lydite.engine.tokens import Encoder
 from lydite.types import Completion, Decoding, Failure
 
@@ -55,7 +56,7 @@ class Texts:
         """Whether an answer ends with its last token; called after every token."""
         if len(new) >= decoding.max_new_tokens or new[-1] in self.eos:
             return True
-        return decoding.has_stop and self.has_stop(new, decoding)
+        return has_stop(decoding) and self.has_stop(new, decoding)
 
     def has_stop(self, new: Sequence[int], decoding: Decoding) -> bool:
         """Whether something at the end of the text so far ends it (where else, it was seen before)."""
@@ -63,7 +64,7 @@ class Texts:
         text = self.encoder.decode(new[-tail:])
         if any(stop in text for stop in decoding.stop_strings):
             return True
-        return decoding.one_line and "\n" in text and decoding.stop_in(self.encoder.decode(new)) is not None
+        return decoding.one_line and "\n" in text and stop_in(self.encoder.decode(new), decoding) is not None
 
     def finish(self, prompt: Prompt, new: Sequence[int], decoding: Decoding, *, complete: bool = False) -> Completion:
         """The answer, cut at the end-of-sequence token and before what ends it; later tokens are ignored.
@@ -74,16 +75,16 @@ class Texts:
         ids = list(new if end is None else new[:end])
         text, count = self.text(prompt, ids, skip_special=True), len(ids)
         stopped = complete or end is not None
-        if decoding.has_stop and decoding.stop_in(self.text(prompt, ids)) is not None:
+        if has_stop(decoding) and stop_in(self.text(prompt, ids), decoding) is not None:
             stopped = True
             low, high = 1, len(ids)  # the fewest tokens whose text holds what ends it
             while low < high:
                 middle = (low + high) // 2
-                found = decoding.stop_in(self.text(prompt, ids[:middle])) is not None
+                found = stop_in(self.text(prompt, ids[:middle]), decoding) is not None
                 low, high = (low, middle) if found else (middle + 1, high)
             count = low
             text = self.text(prompt, ids[:count], skip_special=True)
-            text = text[: decoding.stop_in(text)]
+            text = text[: stop_in(text, decoding)]
         return Completion(
             text=text,
             num_tokens=count,

@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from lydite.engine.stops import stop_in
 from lydite.errors import ModelError
 from lydite.types import (
     REQUEST_KINDS,
@@ -174,7 +175,7 @@ def _random_words(seed: int, request: GenerateRequest) -> Completion:
     count = min(wanted, request.decoding.max_new_tokens)
     words = [_WORDS[int(_uniform(seed, str(number), *key) * len(_WORDS))] for number in range(count)]
     text = "".join(f" {word}" for word in words)
-    end = request.decoding.stop_in(text)
+    end = stop_in(text, request.decoding)
     finish: Literal["stop", "length"] = "stop" if end is not None or count == wanted else "length"
     return Completion(text=text[:end], num_tokens=count, finish=finish)
 

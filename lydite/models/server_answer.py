@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from lydite.engine.stops import stop_in
 from lydite.errors import ModelError
 from lydite.models.server_client import Client, RequestFailed
 from lydite.models.server_stream import Put, stream
@@ -160,7 +161,7 @@ def _refuse_unknown(decoding: Decoding) -> None:
 
 def read_text(text: str, finish: str | None, num_tokens: int, decoding: Decoding) -> Completion | Failure:
     """A generated text, cut before what ends it."""
-    end = decoding.stop_in(text)
+    end = stop_in(text, decoding)
     if end is not None:
         return Completion(text=text[:end], num_tokens=num_tokens, finish="stop")
     if finish == "stop":

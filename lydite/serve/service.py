@@ -9,6 +9,7 @@ from typing import Any
 
 from lydite.engine.live import Events, Live, Ticket, Token
 from lydite.engine.run import Likelihood
+from lydite.engine.stops import has_stop
 from lydite.engine.stream import TextStream
 from lydite.engine.texts import Prompt
 from lydite.errors import LyditeError
@@ -189,7 +190,7 @@ class _Job:
         wanted = asked.max_tokens if isinstance(asked, TextAsked) else None
         probe = decoding_of(asked, service.defaults, None)
         self.scores = self.echo and self.num_top is not None
-        plain = not probe.do_sample and not probe.is_constrained and not probe.has_stop
+        plain = not probe.do_sample and not probe.is_constrained and not has_stop(probe)
         plain = plain and probe.repetition_penalty == 1 and probe.presence_penalty == 0 and asked.n == 1
         self.next_is_known = self.echo and (wanted == 0 or (wanted == 1 and self.scores and plain))
         """The prompt's own pass says all that is asked for."""

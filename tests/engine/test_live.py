@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from lydite.engine.echo import echo
 from lydite.engine.live import Live, Ticket, Token
 from lydite.engine.run import Likelihood
+from lydite.engine.stops import has_stop, stop_in
 from lydite.engine.stream import TextStream
 from lydite.models.causal import CausalModel, load_causal
 from lydite.types import Completion, Decoding, Failure, GenerateRequest
@@ -218,11 +219,11 @@ def test_pieces_of_text_are_whole_characters_and_spell_the_answer(model: CausalM
         pieces = []
         for count, token in enumerate(ids, 1):
             pieces.append(stream.push(token))
-            if decoding.has_stop and texts.has_stop(ids[:count], decoding):
+            if has_stop(decoding) and texts.has_stop(ids[:count], decoding):
                 ids = ids[:count]
                 break
         whole = texts.text(_prompt(before), ids, skip_special=True)
-        expected = whole[: decoding.stop_in(whole)]
+        expected = whole[: stop_in(whole, decoding)]
         assert "".join(pieces) + stream.rest(expected) == expected
         assert texts.finish(_prompt(before), ids, decoding).text == expected
         if "\ufffd" not in written:

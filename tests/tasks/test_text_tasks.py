@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lydite.adapt.prompt import prompted
+from lydite.engine.stops import stop_in
 from lydite.errors import DataError
 from lydite.evaluate import evaluate
 from lydite.tasks import list_tasks, load_tasks, sources
@@ -228,7 +229,7 @@ def test_a_summary_may_begin_with_a_line_break(name, data):
     assert found["rougeL"].value == 1.0
     assert found["rougeL"].answer == sample.targets[0]
     [request] = task.views["generate"](sample, "Summary:")
-    assert request.decoding.stop_in(text) == len(f"\n\n{sample.targets[0]}")
+    assert stop_in(text, request.decoding) == len(f"\n\n{sample.targets[0]}")
     plain = {
         score.metric: score
         for score in task.score(sample, [Completion(text=sample.targets[0], num_tokens=5, finish="stop")])
