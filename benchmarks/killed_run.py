@@ -3,7 +3,7 @@
     python benchmarks/killed_run.py recipes/shakespeare_char.toml --steps 300 --out killed --picture docs/results/killed.png
 
 The same command runs twice as processes of their own: once it is left alone; once it is ended by `kill -9` at three steps
-drawn from --seed, each time between two checkpoints, and started again. Losses, gradient norms and learning rates of all steps
+drawn from --seed, each time between two other checkpoints, and started again. Losses, gradient norms and learning rates of all steps
 must be equal to the last bit, and so must the weights. Exit code 1 where they are not.
 """
 
@@ -38,8 +38,8 @@ def main() -> int:
         return [sys.executable, "-m", "lydite", "pretrain", str(chosen.recipe), "--quiet", "--out", str(folder), *words]
 
     subprocess.run(command(chosen.out / "whole"), check=True)
-    places = random.Random(chosen.seed).sample(range(every + 1, chosen.steps - 1), chosen.kills)
-    kills = [killed_at(command(chosen.out / "killed"), chosen.out / "killed", step) for step in sorted(places)]
+    places = drawn(chosen.steps, every, chosen.kills, chosen.seed)
+    kills = [killed_at(command(chosen.out / "killed"), chosen.out / "killed", step) for step in places]
     subprocess.run(command(chosen.out / "killed"), check=True)
     whole, killed = (curve(chosen.out / name) for name in ("whole", "killed"))
     same = whole == killed
@@ -51,16 +51,37 @@ def main() -> int:
     return 0 if same and weights[0] == weights[1] else 1
 
 
+def drawn(steps: int, every: int, kills: int, seed: int) -> list[int]:
+    """Steps to kill at, in order: each after another checkpoint, so that every start does some of the run."""
+    chance = random.Random(seed)
+    after = range(every, steps - 1, every)
+    if kills > len(after):
+        raise SystemExit(
+            f"{kills} kills need as many checkpoints before the end, and there are {len(after)}; lower --every"
+        )
+    return [
+        chance.randrange(step + 1, min(step + every, steps - 1) + 1) for step in sorted(chance.sample(after, kills))
+    ]
+
+
 def killed_at(command: list[str], folder: Path, step: int) -> int:
     """Starts the command, kills it once the log has `step`, and returns the last step that the log has then."""
+    # Until the run has read its checkpoint, the log is still that of the process that was killed; then it is a new file.
+    before = inode(folder)
     process = subprocess.Popen(command)
-    while process.poll() is None and last_step(folder) < step:
+    while process.poll() is None and (inode(folder) == before or last_step(folder) < step):
         time.sleep(0.02)
     if process.poll() is not None:
         raise SystemExit(f"the run ended by itself before step {step}, with exit code {process.returncode}")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     return last_step(folder)
+
+
+def inode(folder: Path) -> int:
+    """Which file the log is; 0 where there is none yet."""
+    path = folder / "log.jsonl"
+    return path.stat().st_ino if path.exists() else 0
 
 
 def last_step(folder: Path) -> int:

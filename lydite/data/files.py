@@ -13,6 +13,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -74,15 +75,20 @@ def read_lines(path: Path, *, breaks: bool = False) -> Iterator[tuple[int, str]]
 def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yields (number from 1, line as it stands there), decompressed. Raises DataError for damage and for endless lines."""
     number = 0
+    with _reading(path) as stream:
+        while line := stream.readline(LONGEST_LINE + 1):
+            number += 1
+            if len(line) > LONGEST_LINE:
+                raise DataError(f"{path}, line {number} is longer than {LONGEST_LINE >> 20} MiB; break it into lines")
+            yield number, line.removeprefix(_BOM) if number == 1 else line
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[BinaryIO]:
+    """What the file holds, decompressed; DataError, naming it, for what goes wrong in opening or reading it."""
     try:
         with _open(check_file(path)) as file, _plain_stream(path, file) as stream:
-            while line := stream.readline(LONGEST_LINE + 1):
-                number += 1
-                if len(line) > LONGEST_LINE:
-                    raise DataError(
-                        f"{path}, line {number} is longer than {LONGEST_LINE >> 20} MiB; break it into lines"
-                    )
-                yield number, line.removeprefix(_BOM) if number == 1 else line
+            yield stream
     except (OSError, EOFError, zlib.error) as error:
         raise _damage(path, error) from error
     except Exception as error:
@@ -119,11 +125,9 @@ def _plain_stream(path: Path, file: BinaryIO) -> BinaryIO:
 
 
 def read_text(path: Path) -> str:
-    """The whole of a text file. Line breaks become "\\n"; a missing one at the end is not added."""
-    try:
-        raw = check_file(path).read_bytes().removeprefix(_BOM)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    """The whole of a text file, decompressed. Line breaks become "\\n"; a missing one at the end is not added."""
+    with _reading(path) as stream:
+        raw = stream.read().removeprefix(_BOM)
     return _decode(path, 1, raw).replace("\r\n", "\n")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lydite.data.corpus import open_corpus
-from lydite.data.files import read_lines
+from lydite.data.files import read_lines, read_text
 from lydite.errors import DataError, UserError
 from lydite.training.recipe import DataTable, expand
 
@@ -40,25 +40,39 @@ class Data:
 
 
 def read_data(table: DataTable, init: str = "") -> Data:
-    """The data of a recipe; `init`: the checkpoint whose tokenizer is used where no other is named."""
-    if table.corpus:
-        return _corpus(table)
-    if table.text:
-        return _text(table, init)
-    return _parallel(table, init)
+    """The data of a recipe; `init`: the checkpoint whose tokenizer is used where no other is named, and whose weights know no
+    other ids. Raises UserError."""
+    data = _corpus(table) if table.corpus else _text(table, init) if table.text else _parallel(table, init)
+    if init and (Path(init) / "tokenizer_config.json").is_file():
+        _of_one_vocabulary(data.tokenizer, load_tokenizer(init), f"the weights of {init} were trained with")
+    return data
+
+
+def _of_one_vocabulary(tokenizer: Any, other: Any, what: str) -> Any:
+    """`tokenizer`, if it gives every token that both have the same id (either may have more); UserError where not."""
+    own, known = tokenizer.get_vocab(), other.get_vocab()
+    differ = sum(known[token] != number for token, number in own.items() if token in known)
+    if differ or not own.keys() & known.keys():
+        raise UserError(
+            f"{what} another tokenizer than the data is read with ({differ:,} tokens have other ids); use one for both"
+        )
+    return tokenizer
 
 
 def _corpus(table: DataTable) -> Data:
     corpus = open_corpus(table.corpus)
-    tokenizer = load_tokenizer(table.tokenizer or str(corpus.tokenizer))
-    validation = corpus.split("validation") if "validation" in corpus.info.splits else None
+    tokenizer = load_tokenizer(str(corpus.tokenizer))
+    if table.tokenizer:
+        tokenizer = _of_one_vocabulary(load_tokenizer(table.tokenizer), tokenizer, f"{table.corpus} was prepared with")
+    held = corpus.info.splits.get("validation")
+    validation = corpus.split("validation") if held is not None and held.num_tokens else None
     size, tokens = (0, 0) if validation is None else (validation.num_bytes, validation.num_tokens)
     return Data(corpus.split("train"), validation, tokenizer, corpus.hash, size, tokens)
 
 
 def _text(table: DataTable, init: str) -> Data:
-    texts = [read_text(path) for path in expand(table.text, "data.text")]
-    held = [read_text(path) for path in expand(table.validation_text, "data.validation_text")]
+    texts = [_read(path) for path in expand(table.text, "data.text")]
+    held = [_read(path) for path in expand(table.validation_text, "data.validation_text")]
     if not held:
         cuts = [int(len(text) * (1 - table.validation)) for text in texts]
         held = [text[cut:] for text, cut in zip(texts, cuts, strict=True)]
@@ -112,14 +126,9 @@ def _hash(rows: Sequence[np.ndarray]) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 file; DataError, naming it, where it is none."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+def _read(path: Path) -> str:
+    """A text file, plain or compressed; DataError, naming it, where it is none or has no text."""
+    text = read_text(path)
     if not text.strip():
         raise DataError(f"{path} is empty; name a file with text")
     return text
@@ -130,7 +139,8 @@ def load_tokenizer(folder: str) -> Any:
     from transformers import AutoTokenizer
 
     if not Path(folder).is_dir():
-        raise UserError(f'there is no tokenizer folder {folder}; name one, or "{CHARACTERS}"')
+        other = "" if folder == CHARACTERS else f', or "{CHARACTERS}" for data.text'
+        raise UserError(f"there is no tokenizer folder {folder}; name one{other}")
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:

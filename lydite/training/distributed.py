@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -24,6 +24,22 @@ from lydite.errors import ProcessError, UserError
 
 PATIENCE = timedelta(hours=2)
 """How long the others wait while process 0 judges."""
+MEETING = timedelta(minutes=10)
+"""How long a process that is there waits for those that have still to come when a run starts."""
+
+
+def _device(name: str) -> torch.device:
+    """Raises UserError for one that does not exist or is not here."""
+    try:
+        device = torch.device(name)
+        if device.type != "cuda":  # which would take memory of the first one in each of several processes
+            torch.empty(0, device=device)
+        elif not torch.cuda.is_available():
+            raise RuntimeError("there is no CUDA device here")
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = (str(error).splitlines() or [""])[0]
+        raise UserError(f"--device {name} cannot be used ({why}); cpu always can") from error
+    return device
 
 
 class World:
@@ -31,7 +47,7 @@ class World:
 
     def __init__(self, device: str = "cpu") -> None:
         self.rank, self.size = 0, 1
-        self.device = torch.device(device)
+        self.device = _device(device)
         if "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
             self._join(device)
 
@@ -47,19 +63,14 @@ class World:
         try:
             from torch.distributed.rendezvous import rendezvous
 
-            store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+            store, rank, size = next(rendezvous("env://", timeout=MEETING))
+            own = _own_part(store, rank, size)
+            store.set_timeout(PATIENCE)
             torch.distributed.init_process_group(
-                "nccl" if device == "cuda" else "gloo",
-                store=_own_part(store, rank, size),
-                rank=rank,
-                world_size=size,
-                timeout=PATIENCE,
+                "nccl" if device == "cuda" else "gloo", store=own, rank=rank, world_size=size, timeout=PATIENCE
             )
         except (RuntimeError, ValueError) as error:
-            first = (str(error).splitlines() or [""])[0]
-            raise ProcessError(
-                f"the processes of the run cannot meet ({first}); start them with torchrun, or unset RANK and WORLD_SIZE"
-            ) from error
+            raise _never_met((str(error).splitlines() or [""])[0]) from error
         self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
 
     def close(self) -> None:
@@ -100,6 +111,12 @@ class World:
             ) from error
 
 
+def num_strangers() -> int:
+    """How many processes srun started that were not told of each other; 0 where torchrun did, or there is one."""
+    several = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    return int(several) if "RANK" not in os.environ and several.isdigit() and several != "1" else 0
+
+
 def _own_part(store: Any, rank: int, size: int) -> Any:
     """A part of the store that no process wrote to before this start.
 
@@ -109,23 +126,46 @@ def _own_part(store: Any, rank: int, size: int) -> Any:
     """
     from torch._C._distributed_c10d import PrefixStore
 
-    own = secrets.token_hex(8)
+    start, own = time.monotonic(), secrets.token_hex(8)
+
+    def pause(missing: Callable[[], list[int]]) -> None:
+        """ProcessError once it has been long enough: two processes of one rank, or one of an earlier start, never agree."""
+        if time.monotonic() - start > MEETING.total_seconds():
+            names = ", ".join(map(str, missing()))
+            waited = f"{MEETING.total_seconds() / 60:g} minutes"
+            raise _never_met(f"process {rank} of {size} waited {waited} for an answer of process {names}")
+        time.sleep(0.02)
+
     if rank == 0:
         others, seen = range(1, size), None
         while not store.check([f"ok/{own}/{other}" for other in others]):
-            found = {str(other): store.get(f"hello/{other}").decode() for other in others}
-            if found != seen:
-                store.set("part", json.dumps({"name": own, "seen": found}))
-                seen = found
-            time.sleep(0.02)
+            if store.check([f"hello/{other}" for other in others]):
+                found = {str(other): store.get(f"hello/{other}").decode() for other in others}
+                if found != seen:
+                    store.set("part", json.dumps({"name": own, "seen": found}))
+                    seen = found
+            pause(lambda: _without(store, "hello", others) or _without(store, f"ok/{own}", others))
         return PrefixStore(own, store)
     store.set(f"hello/{rank}", own)
-    answer = json.loads(store.get("part"))
-    while answer["seen"].get(str(rank)) != own:
-        time.sleep(0.02)
-        answer = json.loads(store.get("part"))
-    store.set(f"ok/{answer['name']}/{rank}", "yes")
-    return PrefixStore(answer["name"], store)
+    while True:
+        answer = json.loads(store.get("part")) if store.check(["part"]) else {"seen": {}}
+        if answer["seen"].get(str(rank)) == own:
+            store.set(f"ok/{answer['name']}/{rank}", "yes")
+            return PrefixStore(answer["name"], store)
+        pause(lambda: [0])
+
+
+def _without(store: Any, key: str, ranks: Iterable[int]) -> list[int]:
+    """Those of `ranks` that have not written `key/rank`."""
+    return [rank for rank in ranks if not store.check([f"{key}/{rank}"])]
+
+
+def _never_met(why: str) -> ProcessError:
+    """What to say where the processes of a run do not come together."""
+    return ProcessError(
+        f"the processes of the run cannot meet ({why}); start them all with torchrun, or each with a RANK of its own, and "
+        "end those of an earlier start; for one process alone unset RANK and WORLD_SIZE"
+    )
 
 
 def _is_of_the_wire(error: RuntimeError) -> bool:

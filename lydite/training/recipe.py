@@ -53,12 +53,12 @@ class DataTable(_Table, frozen=True, kw_only=True):
     corpus: str = ""
     """Folder that `lydite prepare` made."""
     text: list[str] = []
-    """Plain text files (or patterns such as docs/*.md), one document each."""
+    """Text files (or patterns such as docs/*.md), one document each, plain, .gz or .zst."""
     validation_text: list[str] = []
     """Their validation files; none: the last part of each text, see `validation`."""
     source: str = ""
     target: str = ""
-    """Parallel files, a sentence a line, plain or .gz."""
+    """Parallel files, a sentence a line, plain, .gz or .zst."""
     validation_source: str = ""
     validation_target: str = ""
     tokenizer: str = ""
@@ -342,6 +342,10 @@ def _problems(recipe: Recipe) -> typing.Iterator[str]:
         yield "training needs batch_size or batch_tokens, one of them"
     if training.batch_tokens and not training.length_window:
         yield "training.batch_tokens needs training.length_window, such as 1000"
+    if 0 < training.length_window < training.batch_size:
+        yield f"training.length_window of {training.length_window} rows is less than one step's {training.batch_size}; raise it"
+    if recipe.eval.patience and not recipe.eval.every:
+        yield "eval.patience needs eval.every, the steps between validations"
     yield from _ranges(recipe)
 
 
@@ -398,3 +402,9 @@ def config_of(recipe: Recipe) -> dict[str, Any]:
     for name in ("gradient_accumulation_steps", "parallel", "gradient_checkpointing", "compile"):
         del plain["training"][name]
     return plain
+
+
+def decides(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of `config_of` that a run may not change: what is done with a bad step may be decided when one comes."""
+    training = {key: value for key, value in config["training"].items() if key not in ("on_nan", "explode_factor")}
+    return {**config, "training": training}

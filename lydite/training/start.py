@@ -21,12 +21,12 @@ from lydite.runs import differences, lock, write_json
 from lydite.training import speed
 from lydite.training.counted import check_counted, count
 from lydite.training.data import Data, read_data
-from lydite.training.distributed import World, blocks, check_shares
+from lydite.training.distributed import World, blocks, check_shares, num_strangers
 from lydite.training.log import Line
 from lydite.training.loop import Job, Loop, OnEval
 from lydite.training.network import build_network
 from lydite.training.objectives import Mixture, Objective, make_objective
-from lydite.training.recipe import DataTable, ModelTable, Recipe, config_of, is_counted
+from lydite.training.recipe import DataTable, ModelTable, Recipe, config_of, decides, is_counted
 
 SCHEMA = 1
 BEGUN = "recipe.json"
@@ -65,6 +65,10 @@ def pretrain(
             _compare(folder, begun)
             write_json(folder / BEGUN, begun)
             return count(recipe, data, folder, on_eval=on_eval, on_line=on_line, say=say)
+    if strangers := num_strangers():
+        say(
+            f"srun started {strangers} processes, and each trains by itself; for one run over all of them start torchrun in it"
+        )
     world = World(device)
     try:
         with lock(folder) if world.leads else contextlib.nullcontext():
@@ -96,8 +100,9 @@ def _compare(folder: Path, fresh: _Begun) -> None:
     except (OSError, msgspec.DecodeError) as error:
         raise RunError(f"{path} cannot be read ({error}); choose another --out") from error
     other = "; choose another --out, or delete it"
-    if begun.config != fresh.config:
-        changes = differences(begun.config, msgspec.to_builtins(fresh.config))
+    was, now = decides(begun.config), decides(msgspec.to_builtins(fresh.config))
+    if was != now:
+        changes = differences(was, now)
         raise RunError(f"{folder} holds a run of another recipe ({changes}){other}")
     if begun.data != fresh.data:
         raise RunError(f"{folder} holds a run on other data (hash {begun.data}, now {fresh.data}){other}")

@@ -118,6 +118,9 @@ def test_long_fields_are_no_problem(tmp_path):
 def test_text_and_records(tmp_path):
     assert read_text(write(tmp_path / "a.txt", b"\xef\xbb\xbfone\r\ntwo")) == "one\ntwo"
     assert list(read_records(write(tmp_path / "b.csv", 'q,"a, b"\n\nx,y\n'))) == [(1, ["q", "a, b"]), (3, ["x", "y"])]
+    assert read_text(write(tmp_path / "a.txt.gz", gzip.compress(b"\xef\xbb\xbfone\r\ntwo"))) == "one\ntwo"
+    with pytest.raises(DataError, match=r"b\.gz: Not a gzipped file"):
+        read_text(write(tmp_path / "b.gz", b"one"))
     with pytest.raises(DataError, match="line 2, byte 1"):
         read_text(write(tmp_path / "c.txt", b"ok\n\xff"))
 

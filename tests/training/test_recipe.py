@@ -95,5 +95,18 @@ def test_what_may_change_between_two_commands(path):
     plain = config_of(read_recipe(path))
     for free in ("save.every=7", "log.every=5", "eval.every=2", "training.gradient_accumulation_steps=2"):
         assert config_of(read_recipe(path, [free])) == plain
-    for fixed in ("training.seed=1", "training.max_steps=11", "objective.0.context=8", "eval.patience=2"):
+    for fixed in ("training.seed=1", "training.max_steps=11", "objective.0.context=8"):
         assert config_of(read_recipe(path, [fixed])) != plain
+    assert config_of(read_recipe(path, ["eval.patience=2", "eval.every=1"])) != plain
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.length_window=1", "training.length_window of 1 rows is less than one step's"),
+        ("eval.patience=2", "eval.patience needs eval.every"),
+    ],
+)
+def test_settings_that_would_do_nothing(path, override, message):
+    with pytest.raises(UserError, match=message):
+        read_recipe(path, [override])
