@@ -1,5 +1,6 @@
 """`lydite pretrain`: a recipe becomes a model."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,11 @@ def pretrain(
     screen = Screen(chosen, quiet=quiet or not leads)
     trackers = Trackers(chosen.log.trackers if leads else [], folder, chosen)
 
+    heard = False
+
     def on_line(line: Line) -> None:
+        nonlocal heard
+        heard = True
         screen.show(line)
         trackers.show(line)
         if isinstance(line, EvalLine) or (isinstance(line, EventLine) and line.what == "finished"):
@@ -66,8 +71,10 @@ def pretrain(
             )
         finally:
             trackers.close()
-            if leads and (folder / "log.jsonl").exists():
-                write_page(folder, recipe.stem)
+            # A folder that was refused keeps the page of its own run; and a full disk that takes no page is told of by its cause.
+            if leads and heard:
+                with contextlib.suppress(UserError):
+                    write_page(folder, recipe.stem)
     if leads:
         print(model)
         if not quiet:

@@ -94,9 +94,10 @@ class Checkpoints:
             self._barrier()
             if self.rank == 0:
                 _finish(beside, final, state)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, RunError) as error:
             shutil.rmtree(beside, ignore_errors=True)
-            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            cause = error.__cause__ if isinstance(error, RunError) else error
+            why = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)
             raise RunError(
                 f"cannot write the checkpoint {final}: {why}; free space and run the same command, which continues "
                 f"from {self._last_name()}"
@@ -126,6 +127,10 @@ class Checkpoints:
             return []
         found = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
         return sorted(int(match[1]) for match in found if match)
+
+    def whole(self) -> list[Path]:
+        """Those that are not damaged, in order."""
+        return [path for path in map(self.path, self.steps()) if check(path)[1] is not None]
 
     def last(self, say: Callable[[str], None]) -> tuple[Path, State] | None:
         """The last checkpoint that is whole; `say` is told of those that are not."""

@@ -92,7 +92,8 @@ def share(rows: Sequence[T], part: int, parts: int) -> list[T]:
     return list(rows[len(rows) * part // parts : len(rows) * (part + 1) // parts])
 
 
-def micro_batches(rows: Sequence[T], parts: int) -> list[list[T]]:
-    """`parts` contiguous, nearly equal parts; fewer where there are fewer rows."""
-    parts = min(parts, len(rows))
+def micro_batches(rows: Sequence[T], parts: int, least: int) -> list[list[T]]:
+    """`parts` contiguous, nearly equal parts; fewer where the process with the fewest rows, `least` of them, has fewer: all
+    processes cut theirs into as many, since their backward passes wait for one another."""
+    parts = min(parts, least)
     return [share(rows, part, parts) for part in range(parts)]

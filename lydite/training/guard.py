@@ -69,7 +69,8 @@ def save_bad_step(folder: Path, step: int, problem: str, batches: Sequence[Train
     except OSError as error:
         return UserError(f"step {step}: {problem}; its batch could not be saved: {error.strerror}")
     return UserError(
-        f"step {step}: {problem}; its batch is in {place}. Lower the learning rate, or set training.on_nan = skip"
+        f"step {step}: {problem}; its batch is in {place}. Lower the learning rate in another --out, or continue with "
+        "--set training.on_nan=skip"
     )
 
 

@@ -100,6 +100,8 @@ class Loop:
             job.folder, rank=self.world.rank, size=self.world.size, barrier=self.world.barrier
         )
         self.state = State(step=0, place=Place(), tokens=0, seconds=0.0, losses=[], num_processes=self.world.size)
+        self.saved = 0
+        """Step of the checkpoint that this process wrote or read last; one of its own name may be damaged."""
         self.told = self.all_told = False
         """Whether this process, or any of them, was told to end."""
 
@@ -119,7 +121,8 @@ class Loop:
             while not self._has_ended():
                 self._train_step()
                 step, last = self.state.step, self.state.step == self.table.max_steps
-                if self.recipe.eval.every and (step % self.recipe.eval.every == 0 or last):
+                every = self.recipe.eval.every
+                if last or (every and step % every == 0):  # before it is saved, so that it is not done twice
                     self._validate()
                 # Several processes must agree on the step; they do when they count the next one's labels.
                 told = self.all_told if self.world.size > 1 else self.told
@@ -127,8 +130,6 @@ class Loop:
                     self._save()
                 if told and not last:
                     raise Interrupted(f"interrupted after step {step}, which is saved")
-            if not self.recipe.eval.every and self.job.validation is not None:
-                self._validate()
             self._finish(out)
             self._event("finished")
         return out
@@ -152,8 +153,8 @@ class Loop:
     def _train_step(self) -> None:
         start = time.perf_counter()
         step = self.state.step
-        rows, _ = self.feed.next(self.world.rank, self.world.size)
-        pieces = micro_batches(rows, self.table.gradient_accumulation_steps)
+        rows, of_all = self.feed.next(self.world.rank, self.world.size)
+        pieces = micro_batches(rows, self.table.gradient_accumulation_steps, of_all // self.world.size)
         batches = [self.job.train.collate(piece).to(self.world.device) for piece in pieces]
         counts, tokens = self._counts(batches)
         seed = np.random.SeedSequence((self.table.seed, step, self.world.rank)).generate_state(1)[0]
@@ -279,6 +280,8 @@ class Loop:
         parts = self.table.gradient_accumulation_steps
         as_in_training = max(self.world.size, (self.table.batch_size or 32 * self.world.size * parts) // parts)
         rows = objective.rows or self.recipe.eval.batch_size or as_in_training
+        if objective.rows:  # whole steps of streams, of which each process keeps its own
+            count = max(1, count // rows) * rows
         sums = validation_loss(self.step_module, objective, self.world, rows=rows, count=count)
         bits = None
         if self.job.bytes_per_label:
@@ -299,10 +302,11 @@ class Loop:
         return {f"buffer:{name}": tensor for name, tensor in self.root.named_buffers() if name in saved}
 
     def _save(self) -> None:
-        if self.state.step in self.checkpoints.steps():
+        if self.state.step == self.saved:
             return
         state = msgspec.structs.replace(self.state, losses=list(self.guard.losses), num_skipped=self.guard.num_skipped)
         self.checkpoints.save(state, self._parts(), self.job.train.carried(), sharded=self.sharded)
+        self.saved = self.state.step
         self.checkpoints.prune(self.recipe.save.keep, self.state.best_step if self.recipe.eval.patience else 0)
 
     def _resume(self) -> None:
@@ -311,6 +315,7 @@ class Loop:
             return
         path, state = found
         self._load(path)
+        self.saved = state.step
         self.job.train.carry(self.checkpoints.carried(path, state))
         self.feed.place = state.place
         self.guard.losses.extend(state.losses)
@@ -349,8 +354,7 @@ class Loop:
             self._load(self.checkpoints.path(self.state.best_step))
             tensors = self._averaged()
         elif self.table.average == "last":
-            steps = self.checkpoints.steps()[-self.table.average_last :]
-            tensors = mean_of([self.checkpoints.path(step) for step in steps])
+            tensors = mean_of(self.checkpoints.whole()[-self.table.average_last :])
         self._export(tensors, out)
 
     def _export(self, tensors: dict[str, Tensor], out: Path) -> None:

@@ -148,7 +148,8 @@ def save(network: PreTrainedModel, weights: Mapping[str, Tensor], tokenizer: Any
     }
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
+    for left in (*folder.parent.glob(f".{folder.name}.*.tmp"), *folder.parent.glob(f".{folder.name}.*.old")):
+        shutil.rmtree(left, ignore_errors=True)  # by a process that was killed: a run folder has one at a time
     was = network.config.dtype
     try:
         with quiet():

@@ -26,6 +26,8 @@ WIDTH, HEIGHT = 540, 250
 MOST_POINTS = 1200
 """Of a curve; of more, each pixel's mean stands for its steps."""
 MOST_TEXTS = 40
+LATE = 20
+"""Steps of the log whose mean is the training loss that is shown."""
 STEEP = ("loss", "parts", "norm")
 """Curves whose first steps are far above the rest, and may leave the picture."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -73,7 +75,8 @@ def _facts(steps: Sequence[StepLine], evals: Sequence[EvalLine]) -> list[tuple[s
         peaks = [line.peak for line in steps if line.peak is not None]
         if peaks:
             facts.append(("of the matrix peak", f"{sorted(peaks)[len(peaks) // 2]:.0%}"))
-        facts.append(("training loss", f"{last.loss:.3f}"))
+        late = [line.loss for line in steps[-LATE:]]  # one step alone says little
+        facts.append(("training loss", f"{sum(late) / len(late):.3f}"))
     if evals:
         best = min(evals, key=lambda line: line.loss)
         facts.append(("validation loss", f"{best.loss:.4f} at step {best.step:,}"))
@@ -145,6 +148,8 @@ def _frame(axes: Any, values: Sequence[float]) -> None:
     axes.grid(axis="y", color=RULE, linewidth=0.6)
     axes.set_xlabel("step", color=MUTED)
     axes.margins(x=0.01)
+    if values and max(values) >= 1000:
+        axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     if values:
         low, high = min(values), max(values)
@@ -167,13 +172,15 @@ def _thin(texts: Sequence[TextLine], most: int) -> list[TextLine]:
 
 
 def _scores(lines: Sequence[ScoreLine]) -> list[dict[str, Any]]:
-    """A row a task: its values by step."""
-    tasks = dict.fromkeys((line.task, line.metric) for line in lines)
+    """A row a task: its values by step, None at a step where it could not be judged."""
+    steps = sorted({line.step for line in lines})
+    found = {(line.task, line.metric, line.step): line for line in lines}
     return [
         {
             "task": task,
             "metric": metric,
-            "values": [line for line in lines if (line.task, line.metric) == (task, metric)],
+            "steps": steps,
+            "values": [found.get((task, metric, step)) for step in steps],
         }
-        for task, metric in tasks
+        for task, metric in dict.fromkeys((line.task, line.metric) for line in lines)
     ]

@@ -1,5 +1,6 @@
 """One forward pass of an objective as a module, the sums that losses are made of, and the loss of a validation split."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,20 +29,38 @@ class Step(nn.Module):
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 loss = objective.loss(self.module, batch)
-        except RuntimeError as error:
-            raise self._explained(error) from error
+        except (RuntimeError, IndexError) as error:
+            raise self._explained(error, batch) from error
         sums = {name: part.sum.detach() for name, part in loss.parts.items()}
         self.shape = {name: (part.count, part.weight, part.pool or name) for name, part in loss.parts.items()}
         return loss.total(counts), sums
 
-    def _explained(self, error: RuntimeError) -> Exception:
-        """What a network says that makes some of its numbers in float32, whatever its weights are (XLNet's positions)."""
+    def _explained(self, error: RuntimeError | IndexError, batch: TrainBatch) -> Exception:
+        """In a line, where rows are longer than the network takes, or it makes some of its numbers in float32, whatever its
+        weights are (XLNet's positions)."""
+        longest = max(_lengths(batch), default=0)
+        network: Any = inner(self.module)
+        config = network.config.get_text_config()
+        most = getattr(config, "max_position_embeddings", None)
+        if isinstance(most, int) and 0 < most < longest:
+            key = type(config).attribute_map.get("max_position_embeddings", "max_position_embeddings")
+            return ModelError(
+                f"rows of {longest} positions are longer than the network's {key} = {most}; shorten the objective's "
+                f"context, or set model.config.{key}"
+            )
         halves = any(weight.dtype == torch.bfloat16 for weight in self.module.parameters())
         if not halves or "dtype" not in str(error):
             return error
         line = (str(error).strip().splitlines() or [""])[0]
         name = type(inner(self.module)).__name__
         return ModelError(f"{name} does not compute in bfloat16 ({line}); set training.dtype = autocast")
+
+
+def _lengths(batch: TrainBatch) -> Iterator[int]:
+    """Positions of its rows, on each side; a mixture's too."""
+    yield from (ids.shape[1] for name, ids in batch.inputs.items() if name.endswith("input_ids"))
+    for member in batch.members.values():
+        yield from _lengths(member)
 
 
 @dataclass

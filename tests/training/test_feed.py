@@ -68,4 +68,6 @@ def test_windows_bring_equal_lengths_together():
 
 def test_shares_are_even_and_keep_their_order():
     assert [share(range(7), part, 3) for part in range(3)] == [[0, 1], [2, 3], [4, 5, 6]]
-    assert micro_batches([1, 2], 8) == [[1], [2]]
+    assert micro_batches([1, 2], 8, 2) == [[1], [2]]
+    rows = range(7)  # of two processes one has three, the other four
+    assert [len(micro_batches(share(rows, rank, 2), 4, 7 // 2)) for rank in (0, 1)] == [3, 3]

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lydite.errors import RunError, UserError
+from lydite.errors import ModelError, RunError, UserError
 from lydite.training import checkpoints
 from lydite.training.batch import Loss
 from lydite.training.data import read_data
@@ -269,3 +269,63 @@ def test_continuing_from_a_checkpoint_of_transformers(text, tmp_path):
     )
     pretrain(recipe, tmp_path / "second")
     assert curve(tmp_path / "second")[0][1] < curve(tmp_path / "first")[0][1]
+
+
+def test_a_damaged_checkpoint_is_written_again_and_never_averaged(text, tmp_path):
+    recipe = tiny_recipe(text, training={"average": "last", "average_last": 4}, save={"every": 3, "keep": 9})
+    run_until(recipe, tmp_path, 8)
+    (tmp_path / "checkpoints" / "step-00000006" / "model.safetensors").write_bytes(b"torn")
+    pretrain(recipe, tmp_path)
+    folders = sorted((tmp_path / "checkpoints").iterdir())
+    assert [folder.name[-2:] for folder in folders] == ["03", "06", "09", "12"]
+    assert all(checkpoints.check(folder)[1] is not None for folder in folders)
+    folders[1].joinpath("model.safetensors").write_bytes(b"torn")
+    assert [folder.name[-2:] for folder in checkpoints.Checkpoints(tmp_path).whole()] == ["03", "09", "12"]
+
+
+def test_the_last_validation_is_logged_once(text, tmp_path):
+    """Killed right after it: the run goes on from the checkpoint before it."""
+    recipe = tiny_recipe(text)
+
+    def on_line(line):
+        if isinstance(line, EvalLine):
+            raise Killed
+
+    with pytest.raises(Killed):
+        pretrain(recipe, tmp_path, on_line=on_line)
+    pretrain(recipe, tmp_path)
+    assert [line.step for line in read_log(tmp_path) if isinstance(line, EvalLine)] == [12]
+
+
+def test_what_is_done_with_a_bad_step_may_be_decided_then(text, tmp_path, monkeypatch):
+    spoil(monkeypatch, {5})
+    with pytest.raises(UserError, match=r"or continue with --set training\.on_nan=skip"):
+        pretrain(tiny_recipe(text), tmp_path)
+    pretrain(tiny_recipe(text, training={"on_nan": "skip", "explode_factor": 9}), tmp_path)
+    assert len(curve(tmp_path)) == 12
+
+
+def test_rows_that_are_longer_than_the_network_takes(text, tmp_path):
+    recipe = tiny_recipe(text, objective=[{"name": "causal", "context": 64}])
+    with pytest.raises(ModelError, match=r"rows of 64 positions are longer than the network's n_positions = 16"):
+        pretrain(recipe, tmp_path)
+
+
+def test_what_a_killed_process_left_of_a_model_is_removed(text, tmp_path):
+    (tmp_path / ".model.1.tmp").mkdir()
+    (tmp_path / ".model.ab.old").mkdir()
+    pretrain(tiny_recipe(text, training={"max_steps": 1, "warmup_steps": 0}), tmp_path)
+    assert not list(tmp_path.glob(".model.*"))
+
+
+def test_a_full_disk_at_the_last_file_of_a_checkpoint(text, tmp_path, monkeypatch):
+    def full(path, record):
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError as error:
+            raise RunError(f"cannot write {path}") from error
+
+    monkeypatch.setattr(checkpoints, "write_json", full)
+    with pytest.raises(RunError, match=r"step-00000003: No space left on device; free space .* from the beginning"):
+        pretrain(tiny_recipe(text), tmp_path)
+    assert not list((tmp_path / "checkpoints").iterdir())

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from lydite.errors import RunError
 from lydite.training.log import ScoreLine, TextLine, read_log
 from lydite.training.start import pretrain
 from tests.training.test_loop import NO_DROPOUT
@@ -129,3 +130,17 @@ def test_what_it_writes_and_scores_on_the_way(folder):
     assert "mini_grammar_en acc " in done.stderr
     assert [line.task for line in lines if isinstance(line, ScoreLine)] == ["mini_grammar_en"]
     assert "validation loss" in done.stderr
+
+
+def test_a_folder_that_is_refused_keeps_its_page(folder, monkeypatch):
+    from lydite.cli.pretrain import pretrain as verb
+
+    monkeypatch.chdir(folder)
+    begun = {"schema": 1, "config": {"training": {}}, "data": "x"}
+    (folder / "run").mkdir()
+    (folder / "run" / "recipe.json").write_text(json.dumps(begun))
+    (folder / "run" / "log.jsonl").write_text("")
+    (folder / "run" / "training.html").write_text("another run's")
+    with pytest.raises(RunError, match="holds a run of another recipe"):
+        verb(folder / "recipe.toml", out=folder / "run", quiet=True)
+    assert (folder / "run" / "training.html").read_text() == "another run's"
