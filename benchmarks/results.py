@@ -3,8 +3,9 @@
     python benchmarks/results.py --runs runs --page docs/results.md
 
 Between `<!-- run: NAME -->` and `<!-- end -->` goes what runs/NAME/log.jsonl says, with a picture of its curve in a folder of
-the page's name; between `<!-- judged: NAME -->` and `<!-- end -->` the table of the evaluations in runs/judged/NAME. What has not
-been run yet is left as it stands. The prose around the marks is written by hand.
+the page's name; between `<!-- judged: NAME -->` and `<!-- end -->` the table of the evaluations in runs/judged/NAME; between
+`<!-- written: NAME/MODEL/TASK -->` and `<!-- end -->` what that model wrote for the first samples of the task. What has not been run
+yet is left as it stands. The prose around the marks is written by hand.
 """
 
 import argparse
@@ -14,12 +15,14 @@ from pathlib import Path
 
 from lydite.errors import LyditeError
 from lydite.report.table import tables
-from lydite.runs import find_runs, read_groups, read_run
+from lydite.runs import find_runs, read_groups, read_run, read_samples
 from lydite.training.log import EvalLine, EventLine, Line, ScoreLine, StepLine, TextLine, read_log
+from lydite.types import Completion
 
-MARKED = re.compile(r"<!-- (run|judged): ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
+MARKED = re.compile(r"<!-- (run|judged|written): ([\w/-]+) -->\n.*?<!-- end -->", re.DOTALL)
 MOST_TEXT = 400
 """Characters of a text that are shown."""
+MOST_ANSWERS = 4
 
 
 def main() -> None:
@@ -33,9 +36,10 @@ def main() -> None:
     def filled(match: re.Match[str]) -> str:
         kind, name = match.groups()
         try:
-            body = (
-                of_run(chosen.runs / name, name, pictures) if kind == "run" else judged(chosen.runs / "judged" / name)
-            )
+            if kind == "run":
+                body = of_run(chosen.runs / name, name, pictures)
+            else:
+                body = (judged if kind == "judged" else answers)(chosen.runs / "judged" / name)
         except LyditeError as error:
             print(f"{name}: {error}")
             return match.group()
@@ -49,15 +53,16 @@ def of_run(folder: Path, name: str, pictures: Path) -> str:
     """Facts, curve and text of one run."""
     lines = read_log(folder)
     steps = [line for line in lines if isinstance(line, StepLine)]
-    if not any(isinstance(line, EventLine) and line.what == "finished" for line in lines):
+    ends = [line.step for line in lines if isinstance(line, EventLine) and line.what == "finished"]
+    if not ends:
         return "Begun, and not finished."
     if not steps:
         return counted(lines)
-    parts = [facts(steps, [line for line in lines if isinstance(line, EvalLine)])]
+    parts = [facts(ends[-1], steps, [line for line in lines if isinstance(line, EvalLine)])]
     picture = pictures / f"{name}.png"
     draw(picture, lines)
     parts.append(f"![Loss by step]({pictures.name}/{picture.name})")
-    scores = [line for line in lines if isinstance(line, ScoreLine) and line.step == steps[-1].step]
+    scores = [line for line in lines if isinstance(line, ScoreLine) and line.step == ends[-1]]
     parts += [f"On the way: {score.task} {score.metric} {score.value:.3f}." for score in scores]
     last = [line for line in lines if isinstance(line, TextLine)]
     parts += [written(line) for line in last if line.step == last[-1].step]
@@ -74,9 +79,10 @@ def counted(lines: Sequence[Line]) -> str:
     return "\n\n".join([*parts, *(written(line) for line in lines if isinstance(line, TextLine))])
 
 
-def facts(steps: Sequence[StepLine], evals: Sequence[EvalLine]) -> str:
+def facts(end: int, steps: Sequence[StepLine], evals: Sequence[EvalLine]) -> str:
+    """Of a run that ended after step `end`; the last line of its log may be some steps before."""
     last = steps[-1]
-    rows = [("steps", f"{last.step:,}"), ("tokens read", f"{last.tokens:,}")]
+    rows = [("steps", f"{end:,}"), ("tokens read", f"{last.tokens:,}")]
     rows.append(("time of training", f"{last.seconds / 60:.1f} minutes"))
     rows.append(("tokens a second", f"{last.tokens / last.seconds:,.0f}"))
     peaks = sorted(line.peak for line in steps if line.peak is not None)
@@ -117,6 +123,18 @@ def draw(path: Path, lines: Sequence[Line]) -> None:
     axes.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
+
+
+def answers(folder: Path) -> str:
+    """What was given, what the model wrote and what was meant, of the samples whose ids come first: nothing is picked."""
+    records = sorted(read_samples(folder), key=lambda record: (len(record.id), record.id))[:MOST_ANSWERS]
+    parts = []
+    for record in records:
+        texts = [output.text for output in record.outputs if isinstance(output, Completion)]
+        shown = [("given", record.sample.input), *(("wrote", text) for text in texts)]
+        shown += [("meant", target) for target in record.sample.targets[:1]]
+        parts += [f"    {label}  {' '.join(text.split())[:MOST_TEXT]}" for label, text in shown] + [""]
+    return "\n".join([f"What it wrote for the first {len(records)}, beside what was meant:", "", *parts]).strip()
 
 
 def judged(out: Path) -> str:

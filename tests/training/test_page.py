@@ -1,5 +1,7 @@
 """The training page: everything that a model or a recipe says is escaped; curves are there."""
 
+import re
+
 import pytest
 
 from lydite.errors import RunError
@@ -66,3 +68,15 @@ def test_log_continues_after_a_step(tmp_path):
     (tmp_path / "log.jsonl").write_text("{}\n")
     with pytest.raises(RunError, match="line 1 is damaged"):
         read_log(tmp_path)
+
+
+def test_a_task_that_was_not_judged_at_a_step_leaves_its_place_empty():
+    scores = [
+        ScoreLine(step=number, task=task, metric="acc", value=value)
+        for number, task, value in ((10, "one", 0.1), (20, "one", 0.2), (20, "two", 0.3))
+    ]
+    rows = re.findall(r"<tr><th scope=\"row\">(\w+)</th><td>acc</td>(.*?)</tr>", render("run", scores))
+    assert [(name, re.findall(r"<td>([^<]*)</td>", cells)) for name, cells in rows] == [
+        ("one", ["0.100", "0.200"]),
+        ("two", ["–", "0.300"]),
+    ]
