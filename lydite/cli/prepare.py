@@ -20,7 +20,7 @@ def prepare(
         list[str] | None,
         typer.Argument(
             metavar="[SOURCE...]",
-            help="Text, JSONL or Parquet files (.gz, .zst too), folders, patterns, or hf:NAME of the hub.",
+            help="Text, JSONL or Parquet files (.gz, .zst too), tokens of datatrove, folders, patterns, or hf:NAME.",
         ),
     ] = None,
     tokenizer: Annotated[

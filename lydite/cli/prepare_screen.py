@@ -114,6 +114,9 @@ def _print_lines(report: Report) -> None:
     changed = sum(source.normalized for source in report.sources.values())
     if changed:
         print(f"{changed:,} documents changed by normalisation (normal form, line breaks, control characters)")
+    special = sum(source.special for source in report.sources.values())
+    if special:
+        print(f"{special:,} special tokens within documents of tokens taken out")
     languages: dict[str, int] = {}
     for source in report.sources.values():
         for language, count in source.languages.items():

@@ -1,8 +1,8 @@
 """From text to a corpus folder: `lydite prepare`. Beside it `lydite.data.corpus`, which reads what comes out.
 
     run.py       the four steps, their order, and how an interrupted one goes on
-      1 read     sources.py -> chunks -> clean.py in worker processes (normal form, rules.py, languages.py, overlap.py,
-                 hashes of duplicates.py) -> buckets.py: texts on disk, by the hash of their content
+      1 read     sources.py, tokens.py (datatrove's) -> chunks -> clean.py in worker processes (normal form, rules.py,
+                 languages.py, overlap.py, hashes of duplicates.py) -> buckets.py: texts on disk, by the hash of their content
       2 resolve  resolve.py: duplicates, sizes of the parts of the mixture, who is repeated, which split; rows only, no text
       3 encode   encode.py: bucket by bucket, in the order of the hashes, tokens and sentences.py
       4 merge    merge.py: the pieces one after another into shards; corpus.json last

@@ -1,6 +1,6 @@
 """Cleaned documents on disk, spread over buckets by the hash of their content, and what MinHash says of them.
 
-    WORK/texts-0007         the texts of a bucket one after another, UTF-8
+    WORK/texts-0007         the texts of a bucket one after another, UTF-8; behind a text its ids, if it came as tokens
     WORK/rows-0007          a ROW a text: key, number of the document, place, source
     WORK/bands-0007         (hash of a band, document), spread by that hash
     WORK/signatures         HASHES bytes a document, by its number
@@ -29,11 +29,14 @@ FIELDS = [
     ("document", "<u8"),
     ("offset", "<u8"),
     ("size", "<u4"),
+    ("tokens", "<u4"),
     ("characters", "<u4"),
     ("source", "<u2"),
     ("part", "<u2"),
 ]
 ROW = np.dtype(FIELDS)
+ID = 4
+"""Bytes of an id behind a text."""
 BAND = np.dtype([("hash", "<u8"), ("document", "<u8")])
 Rows = NDArray[Any]
 
@@ -97,16 +100,22 @@ class Buckets:
         rows["high"], rows["low"] = cleaned.keys[:, 0], cleaned.keys[:, 1]
         rows["document"] = np.arange(self.num_documents, self.num_documents + count)
         rows["size"] = [len(text) for text in cleaned.texts]
+        stored = cleaned.texts
+        if cleaned.tokens:
+            rows["tokens"] = [len(ids) // ID for ids in cleaned.tokens]
+            stored = [text + ids for text, ids in zip(cleaned.texts, cleaned.tokens, strict=True)]
         rows["characters"], rows["source"], rows["part"] = cleaned.characters, cleaned.source, parts
         buckets = bucket_of(rows["high"], self.bits)
         try:
             for bucket in np.unique(buckets):
                 chosen = np.flatnonzero(buckets == bucket)
-                sizes = rows["size"][chosen].astype(np.uint64)
+                sizes = rows["size"][chosen].astype(np.uint64) + rows["tokens"][chosen].astype(np.uint64) * np.uint64(
+                    ID
+                )
                 ends = np.cumsum(sizes)
                 rows["offset"][chosen] = self._sizes[bucket] + ends - sizes
                 self._sizes[bucket] += ends[-1]
-                self._files["texts"][bucket].write(b"".join([cleaned.texts[i] for i in chosen]))
+                self._files["texts"][bucket].write(b"".join([stored[i] for i in chosen]))
                 self._files["rows"][bucket].write(rows[chosen].tobytes())
             if len(cleaned.bands):
                 self._add_bands(cleaned, rows["document"])

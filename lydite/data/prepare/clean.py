@@ -7,6 +7,8 @@ first that holds, in the order: empty, short, rules, language, overlap with eval
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -20,6 +22,7 @@ from lydite.data.prepare.overlap import Overlap
 from lydite.data.prepare.recipe import Settings, Source
 from lydite.data.prepare.rules import c4, gopher_quality, gopher_repetition
 from lydite.data.prepare.sources import Chunk
+from lydite.data.prepare.tokens import IDS, Decoder
 from lydite.errors import DataError
 
 Counts = dict[str, list[int]]
@@ -37,6 +40,8 @@ class Cleaned(NamedTuple):
     size: int
     """Bytes read."""
     texts: list[bytes]
+    tokens: list[bytes]
+    """Ids of each text, uint32, where the chunk came as tokens; else empty."""
     keys: NDArray[np.uint64]
     """[documents, 2]: the hash of the content."""
     characters: NDArray[np.uint32]
@@ -51,18 +56,25 @@ class Cleaned(NamedTuple):
 
 
 class Cleaner:
-    """Settings, sources and banned n-grams, once a process."""
+    """Settings, sources and banned n-grams, once a process; the folder of the tokenizer, where sources hold tokens."""
 
-    def __init__(self, settings: Settings, sources: Sequence[Source], overlap: Overlap | None) -> None:
-        self.settings, self.sources, self.overlap = settings, sources, overlap or None
+    def __init__(
+        self, settings: Settings, sources: Sequence[Source], overlap: Overlap | None, tokenizer: Path | None = None
+    ) -> None:
+        self.settings, self.sources, self.overlap, self.tokenizer = settings, sources, overlap or None, tokenizer
+
+    @cached_property
+    def _decoder(self) -> Decoder:
+        assert self.tokenizer is not None, "tokens come with a tokenizer"
+        return Decoder(self.tokenizer)
 
     def clean(self, chunk: Chunk) -> Cleaned:
         """The documents of a chunk that stay, in order."""
         settings, counts = self.settings, Counts()
         keys, texts, lengths, languages, overlaps = list[bytes](), list[bytes](), list[int](), list[str](), list[Any]()
-        documents: list[Hashes] = []
+        documents, tokens = list[Hashes](), list[bytes]()
         for number, raw in chunk.items:
-            for text in self._documents(chunk, number, raw, counts):
+            for text, ids in self._documents(chunk, number, raw, counts):
                 size = len(text.encode())
                 language = self._language(chunk.source, text)
                 text, words, values, reason = self._judge(text, language)
@@ -77,6 +89,8 @@ class Cleaner:
                 texts.append(text.encode())
                 lengths.append(len(text))
                 languages.append(language)
+                if chunk.kind == "tokens":
+                    tokens.append(ids)
                 if settings.near_duplicates:
                     documents.append(values)
         signatures = minhash(documents, settings.near_ngram)
@@ -84,6 +98,7 @@ class Cleaner:
             source=chunk.source,
             size=chunk.size,
             texts=texts,
+            tokens=tokens,
             keys=np.frombuffer(b"".join(keys), "<u8").astype(np.uint64).reshape(-1, 2),
             characters=np.array(lengths, np.uint32),
             languages=languages,
@@ -93,10 +108,13 @@ class Cleaner:
             overlaps=overlaps,
         )
 
-    def _documents(self, chunk: Chunk, number: int, raw: bytes | str, counts: Counts) -> Iterator[str]:
-        """The texts of one raw document: none if it is empty, several if it is too long."""
+    def _documents(self, chunk: Chunk, number: int, raw: bytes | str, counts: Counts) -> Iterator[tuple[str, bytes]]:
+        """The texts of one raw document, with ids if it has them: none if it is empty, several if it is too long."""
         source = self.sources[chunk.source]
         _count(counts, "read", len(raw) if isinstance(raw, bytes) else len(raw.encode("utf-8", "surrogatepass")))
+        if chunk.kind == "tokens":
+            yield from self._decoded(chunk, number, raw, counts)
+            return
         text = _decode(chunk.file, number, raw) if isinstance(raw, bytes) else raw
         if chunk.kind == "json":
             text = _column(chunk.file, number, text, source.column)
@@ -110,7 +128,18 @@ class Cleaner:
         if len(pieces) > 1:
             counts.setdefault("cut", [0, 0])
             counts["cut"][0] += len(pieces) - 1
-        yield from pieces
+        yield from ((piece, b"") for piece in pieces)
+
+    def _decoded(self, chunk: Chunk, number: int, raw: bytes | str, counts: Counts) -> Iterator[tuple[str, bytes]]:
+        """A document of tokens, whole and as it is."""
+        assert isinstance(raw, bytes), "tokens are bytes"
+        ids, text, within = self._decoder.decode(chunk.file, number, raw, chunk.width)
+        if within:
+            counts.setdefault("special", [0, 0])[0] += within
+        if not len(ids) or len(text) < self.settings.min_characters:
+            _count(counts, "short" if len(ids) else "empty", len(text.encode()))
+            return
+        yield text, ids.astype(IDS).tobytes()
 
     def _language(self, source: int, text: str) -> str:
         stated = self.sources[source].language

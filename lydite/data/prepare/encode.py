@@ -54,6 +54,7 @@ class Encoder:
     def __init__(self, folder: Path) -> None:
         self.tokenizer = load_tokenizer(folder)
         self._lengths = _byte_lengths(self.tokenizer)
+        self._decoded = decoded_bytes(self.tokenizer)
         self._words = word_encoder(self.tokenizer)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
@@ -62,15 +63,14 @@ class Encoder:
             return [self._with_offsets(text) for text in texts]
         found = []
         for text, ids in zip(texts, self._ids(texts), strict=True):
-            ends = np.cumsum(self._lengths[ids])
-            size = len(text) if text.isascii() else len(text.encode())
-            if not len(ids) or int(ends[-1]) != size:
-                found.append(self._with_offsets(text))
-                continue
-            starts = _in_bytes(text, sentence_starts(text))
-            # The token that holds a sentence's first byte: the first whose end lies behind it.
-            found.append((ids, np.unique(np.searchsorted(ends, starts, side="right")).astype(np.uint32)))
+            starts = _starts(text, ids, self._lengths)
+            found.append(self._with_offsets(text) if starts is None else (ids, starts))
         return found
+
+    def align(self, text: str, ids: NDArray[np.uint32]) -> Encoded:
+        """Ids that were there before, with the sentences of the text that they decode to; one where that cannot be seen."""
+        starts = None if self._decoded is None else _starts(text, ids, self._decoded)
+        return ids, np.zeros(1, np.uint32) if starts is None else starts
 
     def _ids(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         """The ids of every text: by remembered words where that can be, else in one batch."""
@@ -90,6 +90,17 @@ class Encoder:
         return ids, np.unique(places[places < len(ids)]).astype(np.uint32)
 
 
+def _starts(text: str, ids: NDArray[np.uint32], lengths: NDArray[np.int64]) -> NDArray[np.uint32] | None:
+    """Tokens at which sentences start, from the bytes of each token; None where they do not add up to the text's."""
+    ends = np.cumsum(lengths[ids])
+    size = len(text) if text.isascii() else len(text.encode())
+    if not len(ids) or int(ends[-1]) != size:
+        return None
+    starts = _in_bytes(text, sentence_starts(text))
+    # The token that holds a sentence's first byte: the first whose end lies behind it.
+    return np.unique(np.searchsorted(ends, starts, side="right")).astype(np.uint32)
+
+
 def _in_bytes(text: str, places: list[int]) -> NDArray[np.int64]:
     """Character offsets as UTF-8 byte offsets."""
     if text.isascii():
@@ -99,12 +110,27 @@ def _in_bytes(text: str, places: list[int]) -> NDArray[np.int64]:
 
 
 def _byte_lengths(tokenizer: Tokenizer) -> NDArray[np.int64] | None:
-    """UTF-8 bytes of every token of a byte-level tokenizer; None for others."""
+    """UTF-8 bytes of every token of a byte-level tokenizer that changes nothing before; None for others."""
     whole: dict[str, Any] = json.loads(tokenizer.to_str())
-    parts = [whole.get("pre_tokenizer"), *((whole.get("pre_tokenizer") or {}).get("pretokenizers") or [])]
-    levels = [part for part in parts if part and part.get("type") == "ByteLevel"]
+    levels = _byte_level(whole, "pre_tokenizer", "pretokenizers")
     if whole.get("normalizer") or not levels or any(level.get("add_prefix_space") for level in levels):
         return None
+    return _alphabet_lengths(tokenizer)
+
+
+def decoded_bytes(tokenizer: Tokenizer) -> NDArray[np.int64] | None:
+    """UTF-8 bytes that every token decodes to, where the decoder is byte-level; None for others."""
+    found = _byte_level(json.loads(tokenizer.to_str()), "decoder", "decoders")
+    return _alphabet_lengths(tokenizer) if found else None
+
+
+def _byte_level(whole: dict[str, Any], key: str, inner: str) -> list[dict[str, Any]]:
+    """The byte-level parts of a step of a tokenizer, which may be a sequence."""
+    step = whole.get(key) or {}
+    return [part for part in (step, *(step.get(inner) or [])) if part.get("type") == "ByteLevel"]
+
+
+def _alphabet_lengths(tokenizer: Tokenizer) -> NDArray[np.int64]:
     lengths = np.zeros(vocab_size(tokenizer), np.int64)
     for token, number in tokenizer.get_vocab(with_added_tokens=False).items():
         lengths[number] = len(token)  # one character a byte, in GPT-2's alphabet

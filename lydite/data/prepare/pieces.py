@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from lydite.data.corpus import SplitInfo
-from lydite.data.prepare.buckets import Rows, cannot_write, name, sync
-from lydite.data.prepare.encode import Encoder
+from lydite.data.prepare.buckets import ID, Rows, cannot_write, name, sync
+from lydite.data.prepare.encode import Encoded, Encoder
 from lydite.data.prepare.resolve import read_plan
 from lydite.data.shards import SplitWriter
 from lydite.runs import write_bytes
@@ -45,11 +46,18 @@ class Texts:
         self._open: dict[int, mmap.mmap] = {}
 
     def get(self, row: Any) -> str:
-        bucket, offset, size = int(row["bucket"]), int(row["offset"]), int(row["size"])
+        return self._bytes(row, int(row["offset"]), int(row["size"])).decode("utf-8")
+
+    def tokens(self, row: Any) -> NDArray[np.uint32]:
+        """The ids that stand behind the text."""
+        return np.frombuffer(self._bytes(row, int(row["offset"]) + int(row["size"]), ID * int(row["tokens"])), "<u4")
+
+    def _bytes(self, row: Any, start: int, size: int) -> bytes:
+        bucket = int(row["bucket"])
         if bucket not in self._open:
             with open(self.work / name("texts", bucket), "rb") as file:
                 self._open[bucket] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return self._open[bucket][offset : offset + size].decode("utf-8")
+        return self._open[bucket][start : start + size]
 
     def close(self) -> None:
         for file in self._open.values():
@@ -94,8 +102,7 @@ def _encode_split(work: Path, number: int, encoder: Encoder, dtype: str, rows: R
     stem = work / f"{name('piece', number)}.{split}"
     with open(f"{stem}.tokens", "wb", buffering=1 << 20) as file:
         for batch in _batches(rows):
-            encoded = encoder.encode([texts.get(row) for row in batch])
-            for row, (ids, starts) in zip(batch, encoded, strict=True):
+            for row, (ids, starts) in zip(batch, _encoded(batch, texts, encoder), strict=True):
                 if not len(ids):
                     empty += 1
                     continue
@@ -114,6 +121,13 @@ def _encode_split(work: Path, number: int, encoder: Encoder, dtype: str, rows: R
             file.write(table.tobytes())
             sync(file)
     return empty
+
+
+def _encoded(rows: Rows, texts: Texts, encoder: Encoder) -> Iterator[Encoded]:
+    """Texts are encoded together; what came as tokens keeps them."""
+    encoded = iter(encoder.encode([texts.get(row) for row in rows if not row["tokens"]]))
+    for row in rows:
+        yield encoder.align(texts.get(row), texts.tokens(row)) if row["tokens"] else next(encoded)
 
 
 def _batches(rows: Rows) -> Iterator[Rows]:

@@ -21,6 +21,8 @@ class SourceReport(msgspec.Struct, kw_only=True):
     """Documents that the normal form changed (white space at the ends aside)."""
     cut: int = 0
     """Documents more, since longer ones were cut."""
+    special: int = 0
+    """Special tokens within documents that came as tokens, taken out; those at their ends are not counted."""
     removed: Counts = msgspec.field(default_factory=dict)
     """Reason to what went: rules, languages, evaluation items, duplicates."""
     kept: list[int] = msgspec.field(default_factory=lambda: [0, 0])
@@ -55,6 +57,8 @@ class Report(msgspec.Struct, kw_only=True):
                 entry.normalized += documents
             elif reason == "cut":
                 entry.cut += documents
+            elif reason == "special":
+                entry.special += documents
             else:
                 self.remove(source, reason, documents, size)
         for language in languages:

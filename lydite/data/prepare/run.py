@@ -19,7 +19,7 @@ import msgspec
 
 import lydite
 from lydite.data.corpus import INFO, TOKENIZER, WORK, CorpusInfo, SplitInfo, read_info
-from lydite.data.prepare.buckets import Buckets, bits_for, cannot_write
+from lydite.data.prepare.buckets import FIELDS, Buckets, bits_for, cannot_write
 from lydite.data.prepare.clean import Cleaner
 from lydite.data.prepare.encode import load_tokenizer, vocab_size
 from lydite.data.prepare.languages import check_language_library
@@ -30,6 +30,7 @@ from lydite.data.prepare.report import Report, SourceReport
 from lydite.data.prepare.resolve import Sizes, mark_near_duplicates, plan, repeats, walk
 from lydite.data.prepare.simple import copy_tokenizer, save_bytes_tokenizer, save_characters_tokenizer
 from lydite.data.prepare.sources import File, find_files, read_chunks
+from lydite.data.prepare.tokens import check_tokens
 from lydite.data.prepare.workers import Bucket, Workers, available_cores, characters_of_bucket, clean_chunk, encode_one
 from lydite.data.shards import token_dtype
 from lydite.errors import DataError, RunError, UserError
@@ -66,6 +67,7 @@ class _Job(msgspec.Struct, frozen=True, kw_only=True):
     workers: Workers
     overlap: Overlap | None
     on_progress: OnProgress
+    notes: list[str]
     request: dict[str, Any]
     """What decides the corpus, as corpus.json keeps it."""
 
@@ -88,6 +90,7 @@ def prepare(
         check_language_library()
     files = find_files(recipe.sources)
     known = _tokenizer_hash(recipe)
+    notes = check_tokens([file.path for file in files if file.kind == "tokens"], recipe.tokenizer, settings.rules)
     banned = sorted(set(banned_texts))
     size = sum(file.size for file in files) + sum(_UNKNOWN for s in recipe.sources if s.path.startswith(HUB))
     overlap = Overlap(banned, settings.overlap_ngram, settings.overlap_min) if banned else None
@@ -98,9 +101,10 @@ def prepare(
         banned=banned,
         out=out,
         work=out / WORK,
-        workers=Workers(number, Cleaner(settings, recipe.sources, overlap)),
+        workers=Workers(number, Cleaner(settings, recipe.sources, overlap, Path(recipe.tokenizer))),
         overlap=overlap,
         on_progress=on_progress,
+        notes=notes,
         request={
             "sources": _plain(recipe.sources),
             "files": [[str(file.path), file.path.stat().st_size] for file in files],
@@ -165,7 +169,7 @@ def _tokenizer_hash(recipe: Recipe) -> str:
 def _prepare(job: _Job, bits: int) -> CorpusInfo:
     begun = time.time()
     stamps = [[str(file.path), file.path.stat().st_mtime_ns] for file in job.files]
-    state = _state(job, content_hash([job.request, stamps, bits, lydite.__version__], 32), bits)
+    state = _state(job, content_hash([job.request, stamps, bits, FIELDS, lydite.__version__], 32), bits)
     folder = _tokenizer(job, state)
     size = vocab_size(load_tokenizer(folder))
     dtype = token_dtype(size)
@@ -208,7 +212,7 @@ def _state(job: _Job, request: str, bits: int) -> State:
 def _read(job: _Job, bits: int) -> tuple[Report, list[str]]:
     """Step 1. The report so far, and the parts of the mixture."""
     sources, settings = job.recipe.sources, job.recipe.settings
-    report = Report(sources={source.name: SourceReport() for source in sources})
+    report = Report(sources={source.name: SourceReport() for source in sources}, notes=list(job.notes))
     if job.overlap is not None:
         report.overlap_texts, report.overlap_too_short = job.overlap.num_texts, job.overlap.num_too_short
     parts = {} if settings.mix_by == "language" else {source.name: number for number, source in enumerate(sources)}

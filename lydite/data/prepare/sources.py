@@ -1,4 +1,4 @@
-"""Sources to chunks of raw documents, streamed: text, JSONL and Parquet files, plain or compressed, and the hub.
+"""Sources to chunks of raw documents, streamed: text, JSONL and Parquet files, plain or compressed, tokens, and the hub.
 
 Contract: a chunk holds about a mebibyte, and where chunks end depends on the input alone. Lines of JSONL leave here as
 bytes: the worker that gets the chunk decodes and parses them, so that the one reader stays ahead of many workers. Every
@@ -12,11 +12,13 @@ from typing import Any, Literal, NamedTuple
 
 from lydite.data.files import COMPRESSED, ending_of, no_column, raw_lines, read_parquet
 from lydite.data.prepare.recipe import HUB, Source
+from lydite.data.prepare.tokens import ENDING, open_tokens, read_tokens
 from lydite.errors import DataError, UserError
 
 CHUNK = 1 << 20
 """Bytes after which a chunk ends."""
-TEXT, LINES, TABLE = (".txt", ".text", ".md"), (".jsonl", ".ndjson", ".json"), (".parquet",)
+TEXT, LINES, TABLE, TOKENS = (".txt", ".text", ".md"), (".jsonl", ".ndjson", ".json"), (".parquet",), (ENDING,)
+Kind = Literal["text", "lines", "table", "tokens"]
 
 
 class Chunk(NamedTuple):
@@ -24,11 +26,13 @@ class Chunk(NamedTuple):
 
     source: int
     file: str
-    kind: Literal["text", "json"]
+    kind: Literal["text", "json", "tokens"]
     items: list[tuple[int, bytes | str]]
     """(number of the line, the raw document)."""
     size: int
     """Bytes read from the source."""
+    width: int = 0
+    """Of tokens: bytes of an id."""
 
 
 class File(NamedTuple):
@@ -36,7 +40,7 @@ class File(NamedTuple):
 
     source: int
     path: Path
-    kind: Literal["text", "lines", "table"]
+    kind: Kind
     size: int
     """Estimated bytes of its content."""
 
@@ -79,13 +83,13 @@ def _hidden(path: Path, top: Path) -> bool:
 
 
 def _endings() -> str:
-    return ", ".join(TEXT + LINES + TABLE) + f", or one of these and {' or '.join(COMPRESSED)}"
+    return ", ".join(TEXT + LINES + TABLE + TOKENS) + f", or one of these and {' or '.join(COMPRESSED)}"
 
 
-def _kind(path: Path) -> Literal["text", "lines", "table"] | None:
+def _kind(path: Path) -> Kind | None:
     ending = ending_of(path)
-    if ending in TABLE and path.suffix.lower() not in COMPRESSED:
-        return "table"
+    if ending in TABLE + TOKENS:
+        return None if path.suffix.lower() in COMPRESSED else "table" if ending in TABLE else "tokens"
     return "text" if ending in TEXT else "lines" if ending in LINES else None
 
 
@@ -113,6 +117,10 @@ def _read_file(source: Source, file: File, max_characters: int) -> Iterator[Chun
     if file.kind == "table":
         yield from _gather(file.source, str(file.path), "text", _table_rows(file.path, source.column))
         return
+    if file.kind == "tokens":
+        tokens = open_tokens(file.path)
+        yield from _gather(file.source, str(file.path), "tokens", read_tokens(tokens), tokens.width)
+        return
     rows: Iterator[tuple[int, bytes | str]]
     if file.kind == "lines" or source.documents == "line":
         rows = ((number, line) for number, line in raw_lines(file.path) if not line.isspace())
@@ -124,7 +132,11 @@ def _read_file(source: Source, file: File, max_characters: int) -> Iterator[Chun
 
 
 def _gather(
-    source: int, file: str, kind: Literal["text", "json"], rows: Iterator[tuple[int, bytes | str]]
+    source: int,
+    file: str,
+    kind: Literal["text", "json", "tokens"],
+    rows: Iterator[tuple[int, bytes]] | Iterator[tuple[int, str]] | Iterator[tuple[int, bytes | str]],
+    width: int = 0,
 ) -> Iterator[Chunk]:
     items: list[tuple[int, bytes | str]] = []
     size = 0
@@ -132,10 +144,10 @@ def _gather(
         items.append(row)
         size += len(row[1])
         if size >= CHUNK:
-            yield Chunk(source, file, kind, items, size)
+            yield Chunk(source, file, kind, items, size, width)
             items, size = [], 0
     if items:
-        yield Chunk(source, file, kind, items, size)
+        yield Chunk(source, file, kind, items, size, width)
 
 
 def _paragraphs(path: Path) -> Iterator[tuple[int, bytes]]:
