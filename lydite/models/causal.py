@@ -20,9 +20,10 @@ from lydite.engine.parity import LmEvalEncoder
 from lydite.engine.score import Scorer
 from lydite.engine.tokens import Encoder, Window
 from lydite.errors import ModelError
+from lydite.models.by_kind import Answerer, by_kind, counted
 from lydite.models.checkpoint import CheckpointSettings, Opened, open_checkpoint, read_settings, said_of
 from lydite.models.scored import Scores
-from lydite.types import Failure, GenerateRequest, ModelInfo, Output, Request, ScoreRequest, Usage
+from lydite.types import GenerateRequest, ModelInfo, Output, Request, ScoreRequest, Usage
 
 
 class CausalSettings(CheckpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,27 +71,11 @@ class CausalModel:
 
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Output]]:
         """Exactly one (position, output) for each request, as batches finish."""
-        scores = [(i, r) for i, r in enumerate(requests) if isinstance(r, ScoreRequest)]
-        texts = [(i, r) for i, r in enumerate(requests) if isinstance(r, GenerateRequest)]
-        for index, request in enumerate(requests):
-            if not isinstance(request, ScoreRequest | GenerateRequest):
-                yield index, Failure(reason=f"a causal model cannot answer a {type(request).__name__}")
-        if scores:
-            for index, output in self._scores.answer(self.encoder.encode([r for _, r in scores]), self.usage):
-                yield scores[index][0], output
-        if texts:
-            for index, output in self._generate([request for _, request in texts]):
-                yield texts[index][0], output
-
-    def _generate(self, requests: Sequence[GenerateRequest]) -> Iterator[tuple[int, Output]]:
-        generator = self.generator
-        requested, computed, generated = generator.num_requested, generator.num_computed, generator.num_generated
-        for index, output in generator.generate(requests):
-            self.usage.tokens_requested += generator.num_requested - requested
-            self.usage.tokens_computed += generator.num_computed - computed
-            self.usage.tokens_generated += generator.num_generated - generated
-            requested, computed, generated = generator.num_requested, generator.num_computed, generator.num_generated
-            yield index, output
+        answerers: dict[type, Answerer] = {
+            ScoreRequest: lambda own: self._scores.answer(self.encoder.encode(own), self.usage),
+            GenerateRequest: lambda own: counted(self.generator.generate(own), self.generator, self.usage),
+        }
+        return by_kind(requests, answerers, "a causal model")
 
 
 # ------------------------------------------------------------------------------------------- loading

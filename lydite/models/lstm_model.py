@@ -26,6 +26,7 @@ from lydite.engine.head import Head
 from lydite.engine.texts import Texts
 from lydite.engine.tokens import Encoded, Encoder
 from lydite.errors import ModelError
+from lydite.models.by_kind import Answerer, by_kind
 from lydite.models.lstm import LyditeLSTMForCausalLM, State
 from lydite.models.stepwise import (
     StepSettings,
@@ -60,18 +61,11 @@ class LSTMModel:
 
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Output]]:
         """Exactly one (position, output) for each request, as batches finish."""
-        scores = [(i, r) for i, r in enumerate(requests) if isinstance(r, ScoreRequest)]
-        texts = [(i, r) for i, r in enumerate(requests) if isinstance(r, GenerateRequest)]
-        for index, request in enumerate(requests):
-            if not isinstance(request, ScoreRequest | GenerateRequest):
-                yield index, Failure(reason=f"an LSTM language model cannot answer a {type(request).__name__}")
-        if scores:
-            for index, output in self._score([request for _, request in scores]):
-                yield scores[index][0], output
-        if texts:
-            own = [request for _, request in texts]
-            for index, text in write_texts(own, self.texts, _Steps(self.reader), self.usage):
-                yield texts[index][0], text
+        answerers: dict[type, Answerer] = {
+            ScoreRequest: self._score,
+            GenerateRequest: lambda own: write_texts(own, self.texts, _Steps(self.reader), self.usage),
+        }
+        return by_kind(requests, answerers, "an LSTM language model")
 
     def _score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, Output]]:
         """Contexts first, each distinct one once; then the continuations from the states that they left."""

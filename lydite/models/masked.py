@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForMaskedLM, PreTrainedModel
+from transformers import AutoModelForMaskedLM
 
 from lydite.engine.budget import batch_rows
 from lydite.engine.masked import MaskedEncoder, MaskedScorer, MaskedWindow, Pll
 from lydite.engine.reader import Reader
 from lydite.errors import ModelError
+from lydite.models.by_kind import Answerer, ReadModel, by_kind
 from lydite.models.checkpoint import CheckpointSettings, open_checkpoint, read_settings, said_of
 from lydite.models.scored import Scores
-from lydite.types import Failure, GenerateRequest, ModelInfo, Output, Request, ScoreRequest, Usage
+from lydite.types import Failure, GenerateRequest, ModelInfo, Output, Request, ScoreRequest
 
 MASKS = ("[MASK]", "<mask>")
 """How a mask may be written in a prompt, whatever the tokenizer calls its own."""
@@ -45,13 +46,11 @@ class Candidate:
     prob: float
 
 
-class MaskedModel:
+class MaskedModel(ReadModel):
     """Answers ScoreRequests with one masked model."""
 
     def __init__(self, info: ModelInfo, encoder: MaskedEncoder, scorer: MaskedScorer) -> None:
-        self.info = info
-        kernel = scorer.reader.kernel
-        self.usage = Usage(kernel=f"{kernel.name} ({kernel.reason})")
+        super().__init__(info, scorer.reader)
         self.encoder = encoder
         self.scorer = scorer
         self._scores: Scores[MaskedWindow] = Scores(
@@ -62,21 +61,14 @@ class MaskedModel:
             lambda: scorer.reader.num_computed,
         )
 
-    def network(self) -> PreTrainedModel:
-        """The transformers model with its ordinary layers, fit for training; what inference had changed is undone."""
-        self.scorer.reader.restore()
-        return self.scorer.reader.model
-
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Output]]:
         """Exactly one (position, output) for each request, as batches finish."""
-        scores = [(i, r) for i, r in enumerate(requests) if isinstance(r, ScoreRequest)]
-        for index, request in enumerate(requests):
-            if isinstance(request, GenerateRequest):
-                yield index, Failure(reason="a masked model writes no text; `lydite generate` fills its masks")
-            elif not isinstance(request, ScoreRequest):
-                yield index, Failure(reason=f"a masked model cannot answer a {type(request).__name__}")
-        for index, output in self._scores.answer(self.encoder.encode_masked([r for _, r in scores]), self.usage):
-            yield scores[index][0], output
+        no_text = Failure(reason="a masked model writes no text; `lydite generate` fills its masks")
+        answerers: dict[type, Answerer] = {
+            ScoreRequest: lambda own: self._scores.answer(self.encoder.encode_masked(own), self.usage),
+            GenerateRequest: lambda own: ((index, no_text) for index in range(len(own))),
+        }
+        return by_kind(requests, answerers, "a masked model")
 
     def fill(self, texts: Sequence[str], top_k: int) -> Iterator[tuple[int, list[list[Candidate]] | Failure]]:
         """Yields (index, for each mask of that text its `top_k` likeliest tokens, best first; or why there are none).

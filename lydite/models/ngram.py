@@ -31,6 +31,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from lydite.engine.texts import Texts
 from lydite.engine.tokens import Encoded, Encoder
 from lydite.errors import ModelError
+from lydite.models.by_kind import Answerer, by_kind
 from lydite.models.ngram_arpa import BOS, EOS, UNK, ArpaFile, arpa_table, read_arpa, spelled, unspelled, write_arpa
 from lydite.models.ngram_table import Level, NgramTable
 from lydite.models.ngram_train import OnProgress, Smoothing, Trained, train_ngram
@@ -92,18 +93,11 @@ class NgramModel:
 
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Output]]:
         """Exactly one (position, output) for each request."""
-        scores = [(i, r) for i, r in enumerate(requests) if isinstance(r, ScoreRequest)]
-        texts = [(i, r) for i, r in enumerate(requests) if isinstance(r, GenerateRequest)]
-        for index, request in enumerate(requests):
-            if not isinstance(request, ScoreRequest | GenerateRequest):
-                yield index, Failure(reason=f"an n-gram model cannot answer a {type(request).__name__}")
-        if scores:
-            for index, output in self._score([request for _, request in scores]):
-                yield scores[index][0], output
-        if texts:
-            own = [request for _, request in texts]
-            for index, text in write_texts(own, self.texts, _Steps(self.table), self.usage):
-                yield texts[index][0], text
+        answerers: dict[type, Answerer] = {
+            ScoreRequest: self._score,
+            GenerateRequest: lambda own: write_texts(own, self.texts, _Steps(self.table), self.usage),
+        }
+        return by_kind(requests, answerers, "an n-gram model")
 
     def _score(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[int, Output]]:
         ready: list[tuple[int, Encoded]] = []

@@ -11,24 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM
 
 from lydite.engine.budget import batch_rows
 from lydite.engine.permutation import PermutationScorer, left_to_right
 from lydite.engine.reader import Reader
 from lydite.engine.tokens import Encoder, Window
+from lydite.models.by_kind import Answerer, ReadModel, by_kind
 from lydite.models.checkpoint import CheckpointSettings, open_checkpoint, read_settings, said_of
 from lydite.models.scored import Scores
-from lydite.types import Failure, ModelInfo, Output, Request, ScoreRequest, Usage
+from lydite.types import ModelInfo, Output, Request, ScoreRequest
 
 
-class PermutationModel:
+class PermutationModel(ReadModel):
     """Answers ScoreRequests with one XLNet."""
 
     def __init__(self, info: ModelInfo, encoder: Encoder, scorer: PermutationScorer) -> None:
-        self.info = info
-        kernel = scorer.reader.kernel
-        self.usage = Usage(kernel=f"{kernel.name} ({kernel.reason})")
+        super().__init__(info, scorer.reader)
         self.encoder = encoder
         self.scorer = scorer
         self._scores: Scores[Window] = Scores(
@@ -39,19 +38,12 @@ class PermutationModel:
             lambda: scorer.reader.num_computed,
         )
 
-    def network(self) -> PreTrainedModel:
-        """The transformers model with its ordinary layers, fit for training; what inference had changed is undone."""
-        self.scorer.reader.restore()
-        return self.scorer.reader.model
-
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Output]]:
         """Exactly one (position, output) for each request, as batches finish."""
-        scores = [(i, r) for i, r in enumerate(requests) if isinstance(r, ScoreRequest)]
-        for index, request in enumerate(requests):
-            if not isinstance(request, ScoreRequest):
-                yield index, Failure(reason=f"an XLNet cannot answer a {type(request).__name__} here, only score")
-        for index, output in self._scores.answer(self.encoder.encode([r for _, r in scores]), self.usage):
-            yield scores[index][0], output
+        answerers: dict[type, Answerer] = {
+            ScoreRequest: lambda own: self._scores.answer(self.encoder.encode(own), self.usage)
+        }
+        return by_kind(requests, answerers, "an XLNet here")
 
 
 def load_permutation(

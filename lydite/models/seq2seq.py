@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
 
 from lydite.engine.budget import batch_rows, generation_positions
 from lydite.engine.decode_pairs import PairGenerator, PairTexts
 from lydite.engine.reader import Reader
 from lydite.engine.seq2seq import PairEncoder, PairScorer, PairWindow, Rule, start_ids
+from lydite.models.by_kind import Answerer, ReadModel, by_kind, counted
 from lydite.models.checkpoint import CheckpointSettings, Opened, open_checkpoint, read_settings, said_of
 from lydite.models.scored import Scores
-from lydite.types import Failure, GenerateRequest, ModelInfo, Output, Request, ScoreRequest, Usage
+from lydite.types import GenerateRequest, ModelInfo, Output, Request, ScoreRequest
 
 
 class Seq2SeqSettings(CheckpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,13 +33,11 @@ class Seq2SeqSettings(CheckpointSettings, frozen=True, kw_only=True, forbid_unkn
     """`seq2seq:sentinel`: the continuation fills a gap behind the context, as in T5's pre-training."""
 
 
-class Seq2SeqModel:
+class Seq2SeqModel(ReadModel):
     """Answers ScoreRequests and GenerateRequests with one encoder-decoder."""
 
     def __init__(self, info: ModelInfo, scorer: PairScorer, encoder: PairEncoder, generator: PairGenerator) -> None:
-        self.info = info
-        kernel = scorer.reader.kernel
-        self.usage = Usage(kernel=f"{kernel.name} ({kernel.reason})")
+        super().__init__(info, scorer.reader)
         self.scorer = scorer
         self.encoder = encoder
         self.generator = generator
@@ -50,28 +49,13 @@ class Seq2SeqModel:
             lambda: scorer.reader.num_computed,
         )
 
-    def network(self) -> PreTrainedModel:
-        """The transformers model with its ordinary layers, fit for training; what inference had changed is undone."""
-        self.scorer.reader.restore()
-        return self.scorer.reader.model
-
     def answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Output]]:
         """Exactly one (position, output) for each request, as batches finish."""
-        scores = [(i, r) for i, r in enumerate(requests) if isinstance(r, ScoreRequest)]
-        texts = [(i, r) for i, r in enumerate(requests) if isinstance(r, GenerateRequest)]
-        for index, request in enumerate(requests):
-            if not isinstance(request, ScoreRequest | GenerateRequest):
-                yield index, Failure(reason=f"an encoder-decoder cannot answer a {type(request).__name__}")
-        for index, output in self._scores.answer(self.encoder.encode_pairs([r for _, r in scores]), self.usage):
-            yield scores[index][0], output
-        generator = self.generator
-        requested, computed, generated = generator.num_requested, generator.num_computed, generator.num_generated
-        for index, answer in generator.answer([r for _, r in texts]):
-            self.usage.tokens_requested += generator.num_requested - requested
-            self.usage.tokens_computed += generator.num_computed - computed
-            self.usage.tokens_generated += generator.num_generated - generated
-            requested, computed, generated = generator.num_requested, generator.num_computed, generator.num_generated
-            yield texts[index][0], answer
+        answerers: dict[type, Answerer] = {
+            ScoreRequest: lambda own: self._scores.answer(self.encoder.encode_pairs(own), self.usage),
+            GenerateRequest: lambda own: counted(self.generator.answer(own), self.generator, self.usage),
+        }
+        return by_kind(requests, answerers, "an encoder-decoder")
 
 
 def load_seq2seq(
