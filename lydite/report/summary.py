@@ -107,7 +107,7 @@ def _chance(found: Sequence[Row], models: Sequence[str], noun: str) -> list[str]
     parts[0] += f" {nouns}"
     sentences = [f"Above chance, where guessing has a meaning: {text.join_words(parts)}."]
     below = [f"{who} on {n['below']}" for who, n in counts if n["below"]]
-    return [*sentences, f"Below chance: {text.join_words(below)}."] if below else sentences
+    return [*sentences, f"Worse than chance: {text.join_words(below)}."] if below else sentences
 
 
 def warnings(digests: Sequence[Digest], top: Sequence[Row]) -> list[Warning]:

@@ -63,7 +63,7 @@ def test_null_models_never_lead():
 
 def test_nothing_shared_and_below_chance():
     assert said({"x": {"a": HIGH}, "y": {"b": HIGH}}).startswith("No two models were judged on the same task.")
-    assert "Below chance: a on 1." in said({"x": {"a": estimate(0.3, chance=0.5)}})
+    assert "Worse than chance: a on 1." in said({"x": {"a": estimate(0.3, chance=0.5)}})
 
 
 def digest(one, values, **counts):
