@@ -53,8 +53,10 @@ class Guard:
         return self.rule == "stop" or self.num_skipped > MOST_SKIPPED
 
 
-def save_bad_step(folder: Path, step: int, problem: str, batches: Sequence[TrainBatch], rank: int) -> UserError:
-    """Writes the batches of a bad step and returns the error to raise."""
+def save_bad_step(
+    folder: Path, step: int, problem: str, batches: Sequence[TrainBatch], rank: int, rule: str = "stop"
+) -> UserError:
+    """Writes the batches of a bad step and returns the error to raise; `rule`: that of `on_nan`."""
     place = folder / f"bad-step-{step}"
     tensors = {
         f"{number}.{name}": tensor.contiguous()
@@ -68,9 +70,13 @@ def save_bad_step(folder: Path, step: int, problem: str, batches: Sequence[Train
         write_json(place / f"{name}.json", {"step": step, "problem": problem, "counts": [b.counts for b in batches]})
     except OSError as error:
         return UserError(f"step {step}: {problem}; its batch could not be saved: {error.strerror}")
+    again, mend = (
+        ("", ", or continue with --set training.on_nan=skip")
+        if rule == "stop"
+        else (f", after {MOST_SKIPPED} that were skipped", "")
+    )
     return UserError(
-        f"step {step}: {problem}; its batch is in {place}. Lower the learning rate in another --out, or continue with "
-        "--set training.on_nan=skip"
+        f"step {step}: {problem}{again}; its batch is in {place}. Lower the learning rate in another --out{mend}"
     )
 
 

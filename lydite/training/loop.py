@@ -231,7 +231,8 @@ class Loop:
             self.guard.good(loss)
             return True
         if self.guard.stops():
-            raise save_bad_step(self.job.folder, self.state.step + 1, problem, batches, self.world.rank)
+            step, rank = self.state.step + 1, self.world.rank
+            raise save_bad_step(self.job.folder, step, problem, batches, rank, self.table.on_nan)
         self._write(EventLine(step=self.state.step + 1, what=f"skipped: {problem}"))
         return False
 

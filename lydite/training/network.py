@@ -43,6 +43,8 @@ def build_network(table: ModelTable, objectives: list[str], tokenizer: Any, seed
         from lydite.models.own import register
 
         register()
+    if table.init and not (Path(table.init) / "config.json").is_file():
+        raise ModelError(f"model.init: {table.init} is no folder of a model, which has config.json; check the path")
     head = getattr(transformers, head_class(objectives))
     torch.manual_seed(seed)
     options = {"attn_implementation": table.attention} if table.attention else {}

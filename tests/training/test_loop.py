@@ -240,6 +240,18 @@ def test_nan_is_skipped_by_rule(text, tmp_path, monkeypatch):
     assert [line[0] for line in curve(tmp_path)] == [1, 2, 3, 4, 7, 8, 9, 10, 11, 12]
 
 
+def test_more_bad_steps_than_are_skipped_end_the_run(text, tmp_path, monkeypatch):
+    spoil(monkeypatch, set(range(1, 13)))
+    with pytest.raises(UserError, match=r"step 11: .* nan, after 10 that were skipped; .* in another --out$"):
+        pretrain(tiny_recipe(text, training={"on_nan": "skip"}), tmp_path)
+
+
+def test_weights_to_start_from_that_are_not_there(text, tmp_path):
+    recipe = tiny_recipe(text, model={"family": "", "config": {}, "init": str(tmp_path / "none")})
+    with pytest.raises(ModelError, match=r"model\.init: .*none is no folder of a model"):
+        pretrain(recipe, tmp_path / "run")
+
+
 def test_patience_ends_the_run_and_keeps_the_best(text, tmp_path):
     table = {"max_steps": 40, "learning_rate": 0.5, "schedule": "constant", "explode_factor": 0}
     recipe = tiny_recipe(text, training=table, eval={"every": 1, "patience": 3, "max_rows": 4})
