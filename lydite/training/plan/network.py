@@ -67,6 +67,7 @@ class NoHead(nn.Identity):
 def make_config(recipe: Recipe, folder: Path) -> Any:
     """The configuration of [model]: a config.json, or a family with its own keys. Raises UserError."""
     model = dict(recipe.model)
+    family = None
     try:
         if "config" in model:
             path = folder / str(model.pop("config"))
@@ -74,7 +75,8 @@ def make_config(recipe: Recipe, folder: Path) -> Any:
                 raise UserError(f"[model] config: no file {path}")
             config = AutoConfig.from_pretrained(str(path))
         elif isinstance(model.get("family"), str):
-            config = AutoConfig.for_model(model.pop("family"))
+            family = model.pop("family")
+            config = AutoConfig.for_model(family)
         else:
             raise UserError('[model] needs family = "gpt2" (or another of transformers), or config = "config.json"')
         known = set(config.to_dict()) | set(config.attribute_map)
@@ -83,6 +85,10 @@ def make_config(recipe: Recipe, folder: Path) -> Any:
             raise UserError(
                 f"[model] {unknown[0]} says nothing to {config.model_type}; it knows {_close(unknown[0], known)}"
             )
+        if (
+            family is not None
+        ):  # not from its defaults: some were made of others (heads of keys of all heads), which change
+            return type(config)(**_named(config, model))
         return type(config)(**(config.to_diff_dict() | _named(config, model)))
     except (ValueError, OSError, TypeError, KeyError) as error:
         raise UserError(f"[model]: {' '.join(str(error).split())[:300]}") from error

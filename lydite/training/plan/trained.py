@@ -72,13 +72,15 @@ def _median_step(train: Any, recipe: Any) -> tuple[int, tuple[int, int | None], 
         window=table.length_window,
         seed=table.seed,
     )
+    two = _KINDS.get(str(recipe.objective[0]["name"])) == "seq2seq"
     found = []
     for _ in range(min(_STEPS, table.max_steps)):
         batch = train.collate(feed.next()[0])
         largest = max([batch, *batch.members.values()], key=lambda one: one.num_tokens if one.inputs else 0)
         rows, length = largest.inputs["input_ids"].shape
-        target = largest.inputs.get("decoder_input_ids")
-        width = None if target is None else target.shape[1]
+        width = (
+            largest.targets["tokens"].shape[1] if two else None
+        )  # the network's own inputs are made of them in the loss
         rows = max(rows, rows * batch.num_tokens // max(largest.num_tokens, 1))  # the other objectives of a mixture
         share = max(largest.counts.values()) / (largest.inputs["input_ids"].shape[0] * (width or length))
         found.append((rows * (length + (width or 0)), rows, (length, width), min(1.0, share)))

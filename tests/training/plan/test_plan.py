@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from lydite.errors import UserError
+from lydite.models.own import register
 from lydite.training.plan import Machine, Recipe, Training, read_machine, read_recipe
 from lydite.training.plan.network import NoHead, make_config, measure_pass, measure_shape, objective_of
 from lydite.training.plan.plan import make_plan
@@ -202,3 +203,13 @@ def test_config_json(tmp_path):
     recipe = Recipe(model={"config": "config.json", "n_layer": 1}, training=Training(batch=1, sequence_length=8))
     assert make_config(recipe, tmp_path).n_layer == 1
     assert make_config(recipe, tmp_path).n_embd == 32
+
+
+def test_our_transformer_as_a_recipe_names_it():
+    """What the configuration derives (heads of keys, from those of queries) is derived from the recipe, not from the defaults."""
+    register()
+    keys = {"shape": "encoder-decoder", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    config, shape = shape_of("lydite_transformer", **keys, num_attention_heads=4, vocab_size=96)
+    assert config.num_key_value_heads == 4
+    assert shape.objective == "seq2seq"
+    assert shape.parameters == AutoModelForSeq2SeqLM.from_config(config).num_parameters()

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from lydite.cli.plan import plan
+from lydite.data.prepare.simple import save_bytes_tokenizer
 from lydite.errors import UserError
 from lydite.training.plan.trained import read_trained
 from tests.families import wordpiece
@@ -47,6 +48,23 @@ def test_masks_have_their_share_of_labels(tmp_path):
     training = read_trained(write(tmp_path, "bert", 'name = "masked"\ncontext = 32')).training
     assert training.objective == "masked"
     assert 0.08 < training.labelled < 0.22
+
+
+def test_a_decoder_has_the_length_of_its_targets(tmp_path):
+    """Sources of 40 letters; targets of 10, with the end of a sequence and padding to a multiple of 8 16 positions."""
+    for name, text in (("source.txt", "a" * 40), ("target.txt", "b" * 10)):
+        (tmp_path / name).write_text(f"{text}\n" * 20)
+    (tmp_path / "bytes").mkdir()
+    save_bytes_tokenizer(tmp_path / "bytes")
+    path = tmp_path / "recipe.toml"
+    path.write_text(
+        '[model]\nfamily = "t5"\n[model.config]\nnum_layers = 1\nd_model = 16\nd_kv = 8\nnum_heads = 2\nd_ff = 32\n'
+        f'[data]\nsource = "source.txt"\ntarget = "target.txt"\ntokenizer = "{tmp_path / "bytes"}"\n'
+        '[[objective]]\nname = "seq2seq"\n[training]\nmax_steps = 10\nbatch_size = 4\n'
+    )
+    training = read_trained(path).training
+    assert (training.batch, training.sequence_length, training.target_length) == (4, 40, 16)
+    assert training.labelled == 11 / 16
 
 
 def test_the_verb_takes_it(tmp_path, capsys):
