@@ -58,7 +58,7 @@ def of_run(folder: Path, name: str, pictures: Path) -> str:
         return "Begun, and not finished."
     if not steps:
         return counted(lines)
-    parts = [facts(ends[-1], steps, [line for line in lines if isinstance(line, EvalLine)])]
+    parts = [facts(ends[-1], steps, [line for line in lines if isinstance(line, EvalLine)], memory(lines))]
     picture = pictures / f"{name}.png"
     draw(picture, lines)
     parts.append(f"![Loss by step]({pictures.name}/{picture.name})")
@@ -79,7 +79,13 @@ def counted(lines: Sequence[Line]) -> str:
     return "\n\n".join([*parts, *(written(line) for line in lines if isinstance(line, TextLine))])
 
 
-def facts(end: int, steps: Sequence[StepLine], evals: Sequence[EvalLine]) -> str:
+def memory(lines: Sequence[Line]) -> str:
+    """The peak memory of a finished run; nothing where its log has none."""
+    peak = max((line.peak_memory_bytes for line in lines if isinstance(line, EventLine)), default=0)
+    return f"{peak / 2**30:.1f} GiB" if peak else ""
+
+
+def facts(end: int, steps: Sequence[StepLine], evals: Sequence[EvalLine], peak_memory: str) -> str:
     """Of a run that ended after step `end`; the last line of its log may be some steps before."""
     last = steps[-1]
     rows = [("steps", f"{end:,}"), ("tokens read", f"{last.tokens:,}")]
@@ -87,6 +93,7 @@ def facts(end: int, steps: Sequence[StepLine], evals: Sequence[EvalLine]) -> str
     rows.append(("tokens a second", f"{last.tokens / last.seconds:,.0f}"))
     peaks = sorted(line.peak for line in steps if line.peak is not None)
     rows += [("of the matrix peak", f"{peaks[len(peaks) // 2]:.0%}")] if peaks else []
+    rows += [("peak memory", peak_memory)] if peak_memory else []
     if evals:
         rows.append(("validation loss at the end", f"{evals[-1].loss:.4f}"))
         rows.append(("the lowest", f"{min(line.loss for line in evals):.4f}"))

@@ -8,8 +8,6 @@ the task that they can answer. Models and tasks come in as arguments: this file 
 
 import hashlib
 import platform
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from typing import Any
 import msgspec
 
 import lydite
+from lydite.engine.memory import resident_peak
 from lydite.errors import DataError, Interrupted, ModelError, RunError, TaskError
 from lydite.naming import under_rule
 from lydite.runs import (
@@ -435,13 +434,12 @@ class _Clock:
 
     def timing(self) -> Timing:
         requested, computed, generated = self.counts
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return Timing(
             seconds=self.before.seconds + time.perf_counter() - self.start,
             load_seconds=max(self.before.load_seconds, self.usage.load_seconds),
             tokens_requested=self.before.tokens_requested + self.usage.tokens_requested - requested,
             tokens_computed=self.before.tokens_computed + self.usage.tokens_computed - computed,
             tokens_generated=self.before.tokens_generated + self.usage.tokens_generated - generated,
-            peak_memory_bytes=max(self.before.peak_memory_bytes, peak),
+            peak_memory_bytes=max(self.before.peak_memory_bytes, resident_peak()),
             kernel=self.usage.kernel,
         )

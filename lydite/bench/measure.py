@@ -9,8 +9,6 @@ Memory is bounded by the model's own budgets: no more than one cell's requests a
 
 import itertools
 import random
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from statistics import median
 
 import msgspec
 
+from lydite.engine.memory import resident_peak
 from lydite.errors import UserError
 from lydite.evaluate import environment
 from lydite.types import Decoding, Failure, GenerateRequest, Model, ModelInfo, Record, Request, ScoreRequest
@@ -102,7 +101,7 @@ class _Network:
 def bench(model: Model, grid: Grid, *, on_progress: OnProgress = lambda done, total, what: None) -> Speeds:
     """Measures every cell of the grid, small ones first. Raises UserError where no cell fits the model."""
     _check(model, grid)
-    loaded = _resident_peak()
+    loaded = resident_peak()
     on_progress(0, len(grid.lengths) * len(grid.batches), "matrix peak")
     network = _network(model)
     probe = _Probe(model, grid, network)
@@ -121,7 +120,7 @@ def bench(model: Model, grid: Grid, *, on_progress: OnProgress = lambda done, to
         operations=network.operations,
         cells=tuple(cells),
         loaded_memory_bytes=loaded,
-        peak_memory_bytes=_resident_peak(),
+        peak_memory_bytes=resident_peak(),
         device_memory_bytes=_device_peak(network.device),
         environment=environment(),
     )
@@ -272,8 +271,3 @@ def _device_peak(device: str) -> int:
     from lydite.engine.peak import device_peak_bytes
 
     return device_peak_bytes(device)
-
-
-def _resident_peak() -> int:
-    """Largest resident size of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -7,30 +7,41 @@ import ctypes
 import mmap
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # the size of a process is asked for where no torch is needed
+    import torch
+    from torch import Tensor
 
 _DONTNEED = 4
 """MADV_DONTNEED of madvise(2)."""
+
+
+def resident_peak() -> int:
+    """Bytes: the largest resident size of this process so far; 0 where the system does not say (Windows)."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class Stretch:
     """Rows of a weight [out, in] in another dtype, a few at a time, always in the same memory: freed and asked for again,
     such pieces would leave holes between what is kept, together more than the weight."""
 
-    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, weight: "Tensor", dtype: "torch.dtype") -> None:
         self._weight = weight
         self._dtype = dtype
         self._memory: Tensor | None = None
 
-    def rows(self, start: int, stop: int) -> Tensor:
+    def rows(self, start: int, stop: int) -> "Tensor":
         """Good until the next call."""
         rows = self._weight[start:stop]
         if rows.dtype == self._dtype:
             return rows
         if self._memory is None or len(self._memory) < len(rows):
-            self._memory = torch.empty(rows.shape, dtype=self._dtype, device=rows.device)
+            self._memory = rows.new_empty(rows.shape, dtype=self._dtype)
         return self._memory[: len(rows)].copy_(rows)
 
 
@@ -51,7 +62,7 @@ class FilePages:
     def __init__(self) -> None:
         self._clean = list(_clean_mappings())
 
-    def forget(self, tensor: Tensor) -> None:
+    def forget(self, tensor: "Tensor") -> None:
         """Takes the tensor's pages, as far as they hold nothing else, out of memory."""
         if tensor.device.type != "cpu" or not tensor.is_contiguous():
             return

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from lydite.engine.memory import resident_peak
 from lydite.errors import UserError
 from lydite.training.data import Data
 from lydite.training.log import NAME, EvalLine, EventLine, Line, Log, read_log
@@ -94,7 +95,7 @@ def count(
             tell(_held_out(trained.table, data, is_likelihood=chosen.smoothing != "stupid_backoff"))
         if on_eval is not None:
             tell(*on_eval(model, 1))
-        tell(EventLine(step=1, what=FINISHED))
+        tell(EventLine(step=1, what=FINISHED, peak_memory_bytes=resident_peak()))
     finally:
         log.close()
     return model

@@ -74,6 +74,8 @@ class EventLine(_Line, frozen=True, kw_only=True, tag="event"):
     """Something that happened: begun, continued, skipped, finished."""
 
     what: str
+    peak_memory_bytes: int = 0
+    """Largest resident size of the process, where the run is finished; 0: not measured."""
 
 
 Line = StepLine | EvalLine | ScoreLine | TextLine | EventLine

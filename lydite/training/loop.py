@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lydite.engine.memory import resident_peak
 from lydite.errors import Interrupted, UserError
 from lydite.training import checkpoints, network
 from lydite.training.average import MovingAverage, mean_of, used
@@ -131,7 +132,7 @@ class Loop:
                 if told and not last:
                     raise Interrupted(f"interrupted after step {step}, which is saved")
             self._finish(out)
-            self._event("finished")
+            self._write(EventLine(step=self.state.step, what="finished", peak_memory_bytes=resident_peak()))
         return out
 
     def _has_ended(self) -> bool:

@@ -34,7 +34,9 @@ def work_of(network: PreTrainedModel) -> Work | None:
     config = network.config.get_text_config()
     layers, width = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
     attention = layers * width if isinstance(layers, int) and isinstance(width, int) else 0
-    return Work(*weights, attention)
+    body, head = weights
+    # Tokens of both sides are counted, and each goes through one of the two stacks: exact where both sides are as long.
+    return Work(body // 2 if network.config.is_encoder_decoder else body, head, attention)
 
 
 def peak_of(dtype: str, device: torch.device) -> float:

@@ -4,13 +4,12 @@ The loop is the plainest there is: AdamW, random token ids, and the training loo
 whole model, so it is for what fits.
 """
 
-import resource
-import sys
 import time
 from pathlib import Path
 
 import torch
 
+from lydite.engine.memory import resident_peak
 from lydite.training.loss import vocab_loss
 from lydite.training.plan.network import NoHead, autocast, make_config, make_network, objective_of
 from lydite.training.plan.plan import LABELLED_WHEN_MASKED
@@ -61,5 +60,4 @@ def try_steps(recipe: Recipe, *, steps: int = 3, folder: Path = Path()) -> Trial
         optimizer.zero_grad()
         seconds.append(time.perf_counter() - start)
     speed = micro * sum(lengths) / sorted(seconds[1:])[steps // 2]
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Trial(tokens_per_second=speed, peak_memory=size, steps=steps)
+    return Trial(tokens_per_second=speed, peak_memory=resident_peak(), steps=steps)
