@@ -3,7 +3,7 @@
     python benchmarks/shakespeare_loop.py --text tinyshakespeare.txt --repeats 3
 
 Same text and held-out tenth, same shape (4 layers, 4 heads, 128 wide, context 64, 12 rows a step, 2,000 steps), optimizer and
-schedule: nanoGPT's setting for a laptop, at twice its learning rate. Each run is a process of its own and is timed from its start to its end, imports
+schedule: nanoGPT's setting for a laptop, at four times its learning rate. Each run is a process of its own and is timed from its start to its end, imports
 included; `lydite pretrain` also writes its checkpoints, its log, its page and what the model says. The plain loop takes
 nanoGPT's estimate of both losses every 250 steps, as its README does (20 batches each); both are judged at the end by the
 loss over the whole held-out text in blocks of the context.
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS, HEADS, WIDTH, CONTEXT, ROWS, STEPS = 4, 4, 128, 64, 12, 2000
-RATE, WARMUP, EVERY = 2e-3, 100, 250
+RATE, WARMUP, EVERY = 4e-3, 100, 250
 
 
 class Block(nn.Module):
