@@ -19,9 +19,9 @@ from typing import Any
 import msgspec
 
 import lydite
-from lydite.engine.memory import resident_peak
 from lydite.errors import DataError, Interrupted, ModelError, RunError, TaskError
 from lydite.naming import under_rule
+from lydite.process import resident_peak
 from lydite.runs import (
     RunFolder,
     content_hash,

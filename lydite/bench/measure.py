@@ -16,9 +16,9 @@ from statistics import median
 
 import msgspec
 
-from lydite.engine.memory import resident_peak
 from lydite.errors import UserError
 from lydite.evaluate import environment
+from lydite.process import resident_peak
 from lydite.types import Decoding, Failure, GenerateRequest, Model, ModelInfo, Record, Request, ScoreRequest
 
 _WORD_TEXT = (

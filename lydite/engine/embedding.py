@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lydite.engine.absent import AbsentWeight
+
 _STRETCH = 4096
 """Rows that are compared at one time."""
 
@@ -23,8 +25,7 @@ class HalfEmbedding(nn.Module):
         self.embedding = embedding
         self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
         self.dtype = embedding.weight.dtype
-        # Some models look at the dtype of a weight; there is nothing else in it.
-        self.weight = torch.empty_like(embedding.weight, device="meta")
+        self.weight = AbsentWeight.like(table.shape, self.dtype, table.float)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids [...] -> [..., D] in float32"""
@@ -51,8 +52,10 @@ def halve_embedding(model: PreTrainedModel, head: nn.Module | None) -> Halved | 
     embedding = model.get_input_embeddings()
     if not isinstance(embedding, nn.Embedding) or embedding.max_norm is not None or embedding._forward_hooks:
         return None
+    if isinstance(head, nn.Linear) and head.out_features != embedding.num_embeddings:
+        return None  # it makes no logits: the model makes them with its embedding (DeBERTa's newer head)
     weight = embedding.weight
-    names = [name for name, module in model.named_modules() if module is embedding]
+    names = [name for name, module in model.named_modules(remove_duplicate=False) if module is embedding]
     users = [m for m in model.modules() for own in m._parameters.values() if own is not None and _same(own, weight)]
     table = None if len(names) != 1 or any(user not in (embedding, head) for user in users) else _half(weight.detach())
     if table is None:

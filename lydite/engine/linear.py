@@ -19,12 +19,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lydite.engine.absent import AbsentWeight
 from lydite.engine.embedding import halve_embedding
 from lydite.engine.memory import FilePages, return_freed
 from lydite.errors import ModelError
@@ -63,8 +65,6 @@ class PackedLinear(nn.Module):
         step = stretch or size
         self.in_features, self.out_features = linear.in_features, size
         self.dtype = torch.bfloat16 if layout == "bfloat16" else linear.weight.dtype
-        # Some models look at the dtype of a weight before they use the layer (T5); there is nothing else in it.
-        self.weight = torch.empty(weight.shape, dtype=linear.weight.dtype, device="meta")
         self.bias = None if linear.bias is None else linear.bias.detach().to(self.dtype)
         pack = _HalfWeight if layout == "float16" else _OneDnnWeight
         self.parts: list[tuple[int, int, _OneDnnWeight | _HalfWeight]] = []
@@ -75,6 +75,9 @@ class PackedLinear(nn.Module):
                 forget(weight[start:stop])
                 if len(self.parts) % 8 == 0:
                     return_freed()
+        self.weight = AbsentWeight.like(
+            weight.shape, linear.weight.dtype, partial(_dense, self.parts, linear.weight.dtype)
+        )
 
     def forward(self, rows: Tensor) -> Tensor:
         outputs = [self.part(rows, number) for number in range(len(self.parts))]
@@ -88,7 +91,11 @@ class PackedLinear(nn.Module):
 
     def weight_as_it_was(self) -> Tensor:
         """[out, in]"""
-        return torch.cat([weight.dense() for _, _, weight in self.parts])
+        return _dense(self.parts, self.dtype)
+
+
+def _dense(parts: Sequence[tuple[int, int, "_OneDnnWeight | _HalfWeight"]], dtype: torch.dtype) -> Tensor:
+    return torch.cat([weight.dense() for _, _, weight in parts]).to(dtype)
 
 
 class _OneDnnWeight:

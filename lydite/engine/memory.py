@@ -6,36 +6,25 @@ Everything here works on Linux with glibc and does nothing elsewhere.
 import ctypes
 import mmap
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
-if TYPE_CHECKING:  # the size of a process is asked for where no torch is needed
-    import torch
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 _DONTNEED = 4
 """MADV_DONTNEED of madvise(2)."""
-
-
-def resident_peak() -> int:
-    """Bytes: the largest resident size of this process so far; 0 where the system does not say (Windows)."""
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class Stretch:
     """Rows of a weight [out, in] in another dtype, a few at a time, always in the same memory: freed and asked for again,
     such pieces would leave holes between what is kept, together more than the weight."""
 
-    def __init__(self, weight: "Tensor", dtype: "torch.dtype") -> None:
+    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
         self._weight = weight
         self._dtype = dtype
         self._memory: Tensor | None = None
 
-    def rows(self, start: int, stop: int) -> "Tensor":
+    def rows(self, start: int, stop: int) -> Tensor:
         """Good until the next call."""
         rows = self._weight[start:stop]
         if rows.dtype == self._dtype:
@@ -62,7 +51,7 @@ class FilePages:
     def __init__(self) -> None:
         self._clean = list(_clean_mappings())
 
-    def forget(self, tensor: "Tensor") -> None:
+    def forget(self, tensor: Tensor) -> None:
         """Takes the tensor's pages, as far as they hold nothing else, out of memory."""
         if tensor.device.type != "cpu" or not tensor.is_contiguous():
             return
@@ -78,13 +67,22 @@ def _clean_mappings() -> Iterator[tuple[int, int]]:
         return
     try:
         with open("/proc/self/smaps", encoding="utf-8", errors="replace") as lines:
-            place = None
-            for line in lines:
-                head = line.split(None, 5)
-                if not head[0].endswith(":"):
-                    low, high = (int(number, 16) for number in head[0].split("-"))
-                    place = (low, high) if len(head) == 6 and head[5].startswith("/") else None
-                elif place is not None and head[0] == "Anonymous:" and int(head[1]) == 0:
-                    yield place
+            yield from _clean(lines)
     except OSError:
         return
+
+
+def _clean(lines: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """From the lines of /proc/self/smaps. What was written to stands in memory as anonymous, or was swapped out."""
+    place = None
+    left: set[str] = set()
+    for line in lines:
+        head = line.split(None, 5)
+        if not head[0].endswith(":"):
+            low, high = (int(number, 16) for number in head[0].split("-"))
+            place = (low, high) if len(head) == 6 and head[5].startswith("/") else None
+            left = {"Anonymous:", "Swap:"}
+        elif place is not None and head[0] in left and int(head[1]) == 0:
+            left.remove(head[0])
+            if not left:
+                yield place

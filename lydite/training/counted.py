@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from lydite.engine.memory import resident_peak
 from lydite.errors import UserError
+from lydite.process import resident_peak
 from lydite.training.data import Data
 from lydite.training.log import NAME, EvalLine, EventLine, Line, Log, read_log
 from lydite.training.recipe import Recipe

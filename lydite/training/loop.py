@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lydite.engine.memory import resident_peak
 from lydite.errors import Interrupted, UserError
+from lydite.process import resident_peak
 from lydite.training import checkpoints, network
 from lydite.training.average import MovingAverage, mean_of, used
 from lydite.training.batch import TrainBatch

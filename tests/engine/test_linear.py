@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
-from lydite.engine.linear import PackedLinear, choose_kernel
+from lydite.engine.linear import Choice, PackedLinear, choose_kernel
 from lydite.engine.score import Scorer
 from lydite.errors import ModelError
 from lydite.models.causal import load_causal
@@ -40,6 +41,39 @@ def test_scores_with_prepacked_weights_equal_the_naive_loop(architecture: str) -
     packed = dict(scorer.score(windows))
     for index, asked in enumerate(windows):
         assert packed[index].logprobs == pytest.approx(naive(model, asked.ids, asked.first)[0], abs=3e-4)
+
+
+@pytest.mark.parametrize("layout", ["onednn", "float16"])
+@pytest.mark.parametrize("architecture", ["mamba", "deberta"])
+def test_networks_that_compute_with_weights_beside_their_layers(architecture: str, layout: Choice) -> None:
+    """Mamba's steps multiply by the weight of a layer, DeBERTa's newer head by that of the embedding."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    deberta = transformers.DebertaV2Config(**sizes, vocab_size=320, type_vocab_size=0, legacy=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        other = transformers.AutoModelForMaskedLM.from_config(deberta)
+    model = tiny_model("mamba") if architecture == "mamba" else other.eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_((4 * parameter).to(torch.bfloat16).float())
+    ids = torch.arange(40, 60)[None]
+    with torch.inference_mode():
+        expected = model(input_ids=ids).logits
+        assert choose_kernel(model, layout).name == layout
+        assert torch.allclose(model(input_ids=ids).logits, expected, atol=2e-3)
+
+
+def test_an_absent_weight_says_what_it_was_like_and_is_made_for_whoever_computes_with_it() -> None:
+    linear = torch.nn.Linear(7, 5)
+    weight, rows = PackedLinear(linear, 2).weight, torch.randn(3, 7)
+    assert isinstance(weight, torch.Tensor)
+    assert (weight.dtype, weight.device, weight.shape, weight.size(0), len(weight), weight.ndim) == (
+        (torch.float32, torch.device("cpu"), (5, 7), 5, 5, 2)
+    )
+    for found in (rows @ weight.t(), rows @ weight.T, torch.nn.functional.linear(rows, weight), (weight @ rows.T).T):
+        assert type(found) is torch.Tensor
+        assert torch.allclose(found, rows @ linear.weight.T)
+    assert torch.equal(torch.cat([weight, weight])[5:], linear.weight)
 
 
 def test_no_weight_is_held_twice_and_ties_survive() -> None:

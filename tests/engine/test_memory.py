@@ -11,7 +11,7 @@ from torch import nn
 
 from lydite.engine.embedding import halve_embedding
 from lydite.engine.linear import choose_kernel
-from lydite.engine.memory import FilePages, Stretch
+from lydite.engine.memory import FilePages, Stretch, _clean
 from tests.tiny import tiny_model
 
 
@@ -44,6 +44,20 @@ def test_pages_of_a_file_leave_and_come_back(tmp_path, written):
     if not written:
         assert resident(mapped) < before
     assert torch.equal(mapped, expected)
+
+
+def test_a_mapping_is_clean_where_nothing_was_written_and_nothing_that_was_written_is_swapped_out():
+    """As proc_pid_smaps(5) has them; a written page that was swapped out is no longer counted as anonymous."""
+    rows = [("a", "/f", 0, 0), ("b", "/f", 4, 0), ("c", "/f", 0, 4), ("d", "", 0, 0), ("e", "/g h", 0, 0)]
+    lines = [
+        line
+        for low, path, anonymous, swap in rows
+        for line in (
+            f"{low}000-{low}800 rw-p 00000000 fe:00 12 {path}\n",
+            f"Rss: 8 kB\nAnonymous: {anonymous} kB\nSwap: {swap} kB\nVmFlags: rd wr mr\n",
+        )
+    ]
+    assert list(_clean("".join(lines).splitlines())) == [(0xA000, 0xA800), (0xE000, 0xE800)]
 
 
 def test_memory_of_ones_own_is_left_alone():
@@ -97,6 +111,11 @@ def test_what_half_precision_cannot_hold_and_what_others_use_stays():
         for parameter in model.parameters():
             parameter.copy_(parameter.to(torch.bfloat16).float())
     assert halve_embedding(model, None) is None  # its head is not ours to take
+    other = tiny_model("gpt2")
+    with torch.no_grad():
+        other.lm_head.weight.copy_(other.lm_head.weight.to(torch.bfloat16).float())
+    other.transformer.second = other.get_input_embeddings()  # one embedding in two places (BART, once it was resized)
+    assert halve_embedding(other, other.get_output_embeddings()) is None
     model.get_input_embeddings().max_norm = 1.0
     assert halve_embedding(model, model.get_output_embeddings()) is None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from lydite.engine.memory import resident_peak
+from lydite.process import resident_peak
 from lydite.training.loss import vocab_loss
 from lydite.training.plan.network import NoHead, autocast, make_config, make_network, objective_of
 from lydite.training.plan.plan import LABELLED_WHEN_MASKED
