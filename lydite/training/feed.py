@@ -67,13 +67,14 @@ class Feed:
         if self._cut is None or self._cut[0] != start:
             keys, after = self._keys(self.place, self.window)
             rows = sorted((self.objective.example(*key) for key in keys), key=lambda row: row.length)
-            batches = self._by_tokens(rows, size) if self.batch_tokens else self._by_rows(rows)
+            batches = self._by_tokens(rows, size) if self.batch_tokens else self._by_rows(rows, size)
             order = np.random.default_rng((self.seed, *start)).permutation(len(batches))
             self._cut = start, [batches[i] for i in order], after
         return self._cut[1], self._cut[2]
 
-    def _by_rows(self, rows: list[Example]) -> list[list[Example]]:
-        return [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+    def _by_rows(self, rows: list[Example], size: int) -> list[list[Example]]:
+        """Cuts of `batch_size` rows; what is left over has a row for each process, or goes to the cut before it."""
+        return _no_small_end([rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)], size)
 
     def _by_tokens(self, rows: list[Example], size: int) -> list[list[Example]]:
         """Cuts of at most `batch_tokens` padded positions, but of at least a row for each process."""
@@ -82,9 +83,13 @@ class Feed:
             if len(batches[-1]) >= size and (len(batches[-1]) + 1) * row.length > self.batch_tokens:
                 batches.append([])
             batches[-1].append(row)
-        if len(batches) > 1 and len(batches[-1]) < size:
-            batches[-2] += batches.pop()
-        return batches
+        return _no_small_end(batches, size)
+
+
+def _no_small_end(batches: list[list[Example]], size: int) -> list[list[Example]]:
+    if len(batches) > 1 and len(batches[-1]) < size:
+        batches[-2] += batches.pop()
+    return batches
 
 
 def share(rows: Sequence[T], part: int, parts: int) -> list[T]:

@@ -60,6 +60,15 @@ def test_processes_share_a_step(options):
         assert {count for _, count in shares} == {total}
 
 
+@pytest.mark.parametrize("options", [{"batch_size": 4}, {"batch_size": 0, "batch_tokens": 24}])
+@pytest.mark.parametrize("window", [9, 10, 13])
+def test_each_process_has_a_row_of_every_step(options, window):
+    """Also of a window's last one, which is what the others left."""
+    parts = [Feed(Rows(), window=window, **options) for _ in range(3)]
+    for _ in range(8):
+        assert all(part.next(rank, 3)[0] for rank, part in enumerate(parts))
+
+
 def test_windows_bring_equal_lengths_together():
     feed = Feed(Rows(), batch_size=0, batch_tokens=24, window=20)
     steps = [feed.next()[0] for _ in range(5)]

@@ -109,7 +109,7 @@ def _metadata(path: Path) -> tuple[str, int, int | None]:
     name, bar, width = first.rpartition("|")
     if bar and width not in ("2", "4"):
         raise DataError(f"{file}: ids of {width!r} bytes; datatrove writes 2 or 4")
-    if not count.isdigit():
+    if not count.isdecimal():
         raise DataError(f"{file}: line 2 is {count!r}, and the number of tokens is needed")
     name = name if bar else first
     return "" if name.startswith("Unknown Tokenizer") else name, int(width) if bar else 0, int(count)

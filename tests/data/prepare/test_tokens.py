@@ -200,6 +200,7 @@ def mistakes(documents):
         "ids of '8' bytes": {"metadata": f"t|8\n{count}\n-".encode()},
         "metadata say 7;": {"metadata": b"t|2\n7\n7 T"},
         "the number of tokens is needed": {"metadata": b"t|2\nmany\n7 T"},
+        "line 2 is '²', and the number": {"metadata": "t|2\n²\n7 T".encode()},  # a digit that int() does not take
     }
 
 
