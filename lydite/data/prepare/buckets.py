@@ -42,13 +42,16 @@ Rows = NDArray[Any]
 
 _BUCKET = 64 << 20
 """Bytes of text that a bucket aims at."""
+_LEAST, _FEW = 2 << 20, 16
+"""But so many buckets at the least, if each has that many bytes: processes share the encoding by buckets."""
 _MOST_BITS = 9
 _BUFFER = 1 << 17
 
 
 def bits_for(size: int) -> int:
     """Bits of the key that name the bucket: 2^bits buckets for so many bytes of input; 0 for a small one."""
-    return min(_MOST_BITS, max(0, -(-size // _BUCKET) - 1).bit_length())
+    count = max(-(-size // _BUCKET), min(_FEW, -(-size // _LEAST)))
+    return min(_MOST_BITS, max(0, count - 1).bit_length())
 
 
 def bucket_of(high: NDArray[np.uint64], bits: int) -> NDArray[np.int64]:
