@@ -42,10 +42,12 @@ class Step(nn.Module):
         network: Any = inner(self.module)
         config = network.config.get_text_config()
         most = getattr(config, "max_position_embeddings", None)
-        if isinstance(most, int) and 0 < most < longest and "memory" not in str(error):
+        before = _before_first(network)
+        if isinstance(most, int) and 0 < most < longest + before and "memory" not in str(error):
             key = type(config).attribute_map.get("max_position_embeddings", "max_position_embeddings")
+            less = f" less the {before} that are never used" if before else ""
             return ModelError(
-                f"rows of {longest} positions are longer than the network's {key} = {most}; shorten the objective's "
+                f"rows of {longest} positions are longer than the network's {key} = {most}{less}; shorten the objective's "
                 f"context, or set model.config.{key}"
             )
         halves = any(weight.dtype == torch.bfloat16 for weight in self.module.parameters())
@@ -54,6 +56,13 @@ class Step(nn.Module):
         line = (str(error).strip().splitlines() or [""])[0]
         name = type(inner(self.module)).__name__
         return ModelError(f"{name} does not compute in bfloat16 ({line}); set training.dtype = autocast")
+
+
+def _before_first(network: nn.Module) -> int:
+    """Positions before that of a row's first token: RoBERTa counts from behind its padding token's id."""
+    tables = [part for name, part in network.named_modules() if name.endswith("position_embeddings")]
+    ids = [table.padding_idx for table in tables if isinstance(table, nn.Embedding) and table.padding_idx is not None]
+    return max(ids, default=-1) + 1
 
 
 def _lengths(batch: TrainBatch) -> Iterator[int]:

@@ -17,6 +17,7 @@ from lydite.training.log import EvalLine, EventLine, StepLine, read_log
 from lydite.training.network import build_network
 from lydite.training.objectives import causal
 from lydite.training.start import pretrain
+from tests.families import bytelevel
 from tests.training.tinyrun import MODEL, curve, tiny_recipe, write_text
 
 NO_DROPOUT = {"family": "gpt2", "config": MODEL | {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}}
@@ -321,6 +322,19 @@ def test_rows_that_are_longer_than_the_network_takes(text, tmp_path):
     recipe = tiny_recipe(text, objective=[{"name": "causal", "context": 64}])
     with pytest.raises(ModelError, match=r"rows of 64 positions are longer than the network's n_positions = 16"):
         pretrain(recipe, tmp_path)
+
+
+def test_rows_that_leave_no_room_for_the_positions_that_roberta_skips(text, tmp_path):
+    bytelevel().save_pretrained(tmp_path / "tokenizer")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    tables = {
+        "model": {"family": "roberta", "config": sizes | {"max_position_embeddings": 18}},
+        "data": {"tokenizer": str(tmp_path / "tokenizer")},
+    }
+    with pytest.raises(ModelError, match=r"rows of 17 .* max_position_embeddings = 18 less the 2 that are never used"):
+        pretrain(tiny_recipe(text, objective=[{"name": "masked", "context": 17}], **tables), tmp_path / "long")
+    fits = tiny_recipe(text, objective=[{"name": "masked", "context": 16}], training={"max_steps": 2}, **tables)
+    pretrain(fits, tmp_path / "fits")
 
 
 def test_what_a_killed_process_left_of_a_model_is_removed(text, tmp_path):
