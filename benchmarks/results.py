@@ -145,9 +145,13 @@ def answers(folder: Path) -> str:
 
 
 def judged(out: Path) -> str:
-    """The table of all finished evaluations in `out`."""
-    runs = [read_run(folder) for folder in find_runs(out)]
-    return tables(runs, read_groups(out), format="markdown").strip()
+    """The table of all finished evaluations in `out`, with the signatures of what is in no group."""
+    runs, groups = [read_run(folder) for folder in find_runs(out)], read_groups(out)
+    grouped = {f"| {name}@" for group in groups for name in (*group.members, *group.parts)}
+    lines = tables(runs, groups, format="markdown").strip().splitlines()
+    return "\n".join(
+        line for line in lines if not (line.startswith("- ") and any(n in line.replace("\\", "") for n in grouped))
+    )
 
 
 if __name__ == "__main__":

@@ -227,6 +227,8 @@ def _fastest_kernel(layers: list[nn.Linear], choice: Choice) -> Kernel:
     gains = {layout: _measure(layers, layout) for layout in layouts}
     best = max(gains, key=lambda layout: math.prod(gains[layout]))
     many, few = gains[best]
+    if not many:
+        return Kernel("default", "no other layout can be used for its layers")
     said = f"{many:.2f} times as fast as the default on {_PROBE_ROWS[0]} rows here, {few:.2f} on {_PROBE_ROWS[1]}"
     if max(many, few) < _GAIN or min(many, few) < _LOSS:
         return Kernel("default", f"the best other layout, {best}, is {said}")
