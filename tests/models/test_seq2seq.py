@@ -190,10 +190,11 @@ def test_decoding_options(folders: dict[str, Path]) -> None:
     model = load(folders["t5"])
     [free] = write(model, TEXTS[0])
     assert isinstance(free, Completion)
-    stop = free.text[1:3]
-    [cut] = write(model, TEXTS[0], stop_strings=(stop,))
-    assert isinstance(cut, Completion)
-    assert (cut.text, cut.finish) == (free.text[: free.text.find(stop)], "stop")
+    stop = free.text[1:3] or free.text
+    if stop:  # random weights over pieces that are not the same each time may write nothing
+        [cut] = write(model, TEXTS[0], stop_strings=(stop,))
+        assert isinstance(cut, Completion)
+        assert (cut.text, cut.finish) == (free.text[: free.text.find(stop)], "stop")
     sampled = write(model, TEXTS[0], "The", do_sample=True, temperature=2.0)
     assert write(model, TEXTS[0], "The", do_sample=True, temperature=2.0) == sampled
     assert write(model, TEXTS[0], do_sample=True, temperature=2.0) == sampled[:1]

@@ -136,7 +136,7 @@ def test_trains_and_is_judged(tmp_path, case):
                 "learning_rate": 1e-2,
                 "dtype": DTYPES.get(family, "bfloat16"),
             },
-            "eval": {"every": 15, "max_rows": 24},
+            "eval": {"every": 6, "max_rows": 24},
             "save": {"every": 20},
         }
     )
