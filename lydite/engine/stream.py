@@ -1,7 +1,7 @@
 """Text as it grows: what a new token adds that will not be taken back.
 
-A character may take several tokens, and a text is cut before what ends it (a stop string, the end of its line): so what might still become either is held
-back until it is certain.
+A character may take several tokens, and a text is cut before what ends it (a stop string, the end of its line): so what
+might still become either is held back until it is certain.
 
 Contract: what was handed out, with `rest` at the end, is exactly the finished answer's text.
 """
