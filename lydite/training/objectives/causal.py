@@ -8,7 +8,9 @@ Three ways to lay out documents (`layout`):
   and attention is block-diagonal. Only documents longer than a row are cut. Rows are filled by best fit, so little is
   padding. The loss equals that of each document alone.
 - `streams`: the stream cut into `streams` long lanes; row b of a step continues row b of the step before, and the network's
-  state is handed on (truncated backpropagation through time, for the LSTM).
+  state is handed on (truncated backpropagation through time, for the LSTM). While training a row begins from nothing with
+  probability `reset_prob`: every text that is scored begins so, and a network that never does drifts to states from which
+  alone it predicts well.
 
 Labels are the inputs moved by one here, in the data; nothing shifts them later.
 """
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 
 from lydite.errors import UserError
 from lydite.training.batch import IGNORE, Example, Loss, Part, TrainBatch, pad, padded_length
-from lydite.training.objectives.base import Documents, Objective, Stateless
+from lydite.training.objectives.base import Documents, Objective, Stateless, generator
 from lydite.training.objectives.forward import token_loss
 from lydite.training.objectives.packing import Packing, check_packing
 from lydite.training.objectives.streams import Blocks, Stream
@@ -37,6 +39,8 @@ class Causal(Record, frozen=True, kw_only=True):
     layout: Literal["blocks", "packed", "streams"] = "blocks"
     streams: int = 0
     """Lanes of `streams`: the number of rows of a step, over all processes."""
+    reset_prob: float = 0.05
+    """Of `streams`: how likely a row of a step begins without the state of the step before."""
     end_of_document: bool = True
     """Whether the end-of-document token stands behind each document (and the tokenizer's BOS, if it is another, before)."""
 
@@ -45,6 +49,8 @@ class Causal(Record, frozen=True, kw_only=True):
             raise ValueError("context must be 1 or more")
         if (self.layout == "streams") != (self.streams > 0):
             raise ValueError('layout = "streams" and streams = N, the rows of a step, go together')
+        if not 0 <= self.reset_prob <= 1:
+            raise ValueError("reset_prob must be between 0 and 1")
 
 
 def borders(tokenizer: Any, end_of_document: bool) -> tuple[list[int], list[int]]:
@@ -140,6 +146,7 @@ class CausalStreams(Stateless):
     def __init__(self, documents: Documents, tokenizer: Any, settings: Causal, seed: int) -> None:
         self.rows = self._rows = settings.streams
         self.context = settings.context
+        self._reset_prob, self._seed = settings.reset_prob, seed
         self._stream = Stream(documents, *borders(tokenizer, settings.end_of_document))
         self._lane = (len(self._stream) - 1) // self._rows
         """Tokens that each lane predicts; the fewer than `rows` left over at the end are not."""
@@ -155,7 +162,8 @@ class CausalStreams(Stateless):
         step, lane = divmod(index, self._rows)
         start = lane * self._lane + step * self.context
         tokens = self._stream.read(start, min(start + self.context, (lane + 1) * self._lane) + 1)
-        return Example({"tokens": tokens, "place": np.array([step, lane])}, len(tokens) - 1)
+        reset = generator(self._seed, epoch, index).random() < self._reset_prob
+        return Example({"tokens": tokens, "place": np.array([step, lane, reset])}, len(tokens) - 1)
 
     def collate(self, examples: Sequence[Example]) -> TrainBatch:
         batch = shifted([example.fields["tokens"] for example in examples], self.context)
@@ -163,8 +171,11 @@ class CausalStreams(Stateless):
         return batch
 
     def loss(self, network: nn.Module, batch: TrainBatch) -> Loss:
-        places = batch.targets["places"].tolist()
+        places = [(step, lane) for step, lane, _ in batch.targets["places"].tolist()]
         state = self._gather(places)
+        if state is not None and network.training:
+            resets = batch.targets["places"][:, 2:].bool()
+            state = tuple(tuple(part.masked_fill(resets, 0) for part in layer) for layer in state)
         inputs: dict[str, Any] = dict(batch.inputs)
         if state is not None:
             inputs["state"] = state
@@ -172,7 +183,7 @@ class CausalStreams(Stateless):
         self._keep(places, output.state)
         return Loss({"tokens": Part(total, batch.counts["tokens"])})
 
-    def _gather(self, places: list[list[int]]) -> tuple[tuple[Tensor, ...], ...] | None:
+    def _gather(self, places: list[tuple[int, int]]) -> tuple[tuple[Tensor, ...], ...] | None:
         """The state before this step, the lanes' in the rows' order."""
         steps = {step for step, _ in places}
         assert len(steps) == 1, "the rows of a batch of streams are of one step"
@@ -184,7 +195,7 @@ class CausalStreams(Stateless):
         layers = zip(*(layers for _, layers in kept), strict=True)
         return tuple(tuple(torch.stack(rows) for rows in zip(*layer, strict=True)) for layer in layers)
 
-    def _keep(self, places: list[list[int]], state: Sequence[Sequence[Tensor]]) -> None:
+    def _keep(self, places: list[tuple[int, int]], state: Sequence[Sequence[Tensor]]) -> None:
         for row, (step, lane) in enumerate(places):
             self._state[lane] = step, [[tensor[row].detach() for tensor in layer] for layer in state]
 

@@ -169,7 +169,7 @@ class TinyLSTM(nn.Module):
 def test_streams_carry_their_state():
     documents = corpus([101, 60])
     net = TinyLSTM()
-    settings = {"context": 16, "layout": "streams", "streams": 4}
+    settings = {"context": 16, "layout": "streams", "streams": 4, "reset_prob": 0}
     objective = make_objective("causal", documents, Tokenizer(), settings)
     assert objective.rows == 4
     whole = torch.tensor(stream(documents))
@@ -195,6 +195,35 @@ def test_streams_carry_their_state():
     assert split == pytest.approx(wanted.item(), rel=1e-5)
 
 
+def test_streams_begin_anew_now_and_then_while_training():
+    documents = corpus([801, 600])
+    net = TinyLSTM()
+
+    def losses(reset_prob):
+        settings = {"context": 16, "layout": "streams", "streams": 4, "reset_prob": reset_prob}
+        objective = make_objective("causal", documents, Tokenizer(), settings, seed=1)
+        batches = [
+            objective.collate([objective.example(0, at + row) for row in range(4)])
+            for at in range(0, objective.num_examples(0), 4)
+        ]
+        found = [objective.loss(net, batch).parts["tokens"].sum.item() for batch in batches]
+        return found, sum(batch.targets["places"][:, 2].sum().item() for batch in batches), batches
+
+    alone, every, batches = losses(1)
+    assert every == 4 * len(batches)
+    for loss, batch in zip(alone, batches, strict=True):  # each row by itself, from nothing
+        logits = net(batch.inputs["input_ids"]).logits
+        wanted = cross_entropy(logits.flatten(0, 1), batch.targets["tokens"].flatten(), reduction="sum")
+        assert loss == pytest.approx(wanted.item(), rel=1e-5)
+    carried, _, _ = losses(0)
+    some, share, _ = losses(0.3)
+    assert 0.15 < share / (4 * len(batches)) < 0.45
+    assert carried[0] == some[0] == alone[0]
+    assert len({sum(carried), sum(some), sum(alone)}) == 3
+    net.eval()  # what is held out is read with the state carried on, always
+    assert losses(1)[0] == losses(0)[0]
+
+
 def test_sums_over_uneven_batches_are_exact():
     one = Loss({"a": Part(torch.tensor(6.0), 2), "b": Part(torch.tensor(1.0), 4, 50.0)})
     two = Loss({"a": Part(torch.tensor(2.0), 6), "b": Part(torch.tensor(3.0), 4, 50.0)})
@@ -212,6 +241,7 @@ def test_sums_over_uneven_batches_are_exact():
         ({"context": 0}, "context must be 1 or more"),
         ({"layout": "streams"}, "go together"),
         ({"layout": "rows"}, "Invalid enum value"),
+        ({"layout": "streams", "streams": 4, "reset_prob": 2}, "reset_prob must be between 0 and 1"),
     ],
 )
 def test_bad_settings_are_one_line(settings, message):
