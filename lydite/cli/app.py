@@ -112,7 +112,8 @@ def _run(arguments: Sequence[str]) -> int:
             raise
         code = _say(f"error: {error}; name a path outside of it", 1)
     except OSError as error:  # a full disk or a closed terminal under our own output; files name themselves
-        code = _say(f"error: cannot write or read {error.filename or 'the output'}: {error.strerror}", 1)
+        why = error.strerror or str(error) or type(error).__name__  # an error that was raised by hand has no strerror
+        code = _say(f"error: cannot write or read {error.filename or 'the output'}: {why}", 1)
     return code if isinstance(code, int) else 0
 
 
