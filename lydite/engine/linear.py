@@ -29,6 +29,7 @@ from transformers import PreTrainedModel
 from lydite.engine.absent import AbsentWeight
 from lydite.engine.embedding import halve_embedding
 from lydite.engine.memory import FilePages, return_freed
+from lydite.engine.siblings import Group, Pending, SiblingLinear, find_groups, joined
 from lydite.errors import ModelError
 
 Choice = Literal["auto", "default", "onednn", "float16", "bfloat16", "fastest"]
@@ -98,6 +99,10 @@ def _dense(parts: Sequence[tuple[int, int, "_OneDnnWeight | _HalfWeight"]], dtyp
     return torch.cat([weight.dense() for _, _, weight in parts]).to(dtype)
 
 
+def _rows(parts: Sequence[tuple[int, int, "_OneDnnWeight | _HalfWeight"]], dtype: torch.dtype, *span: int) -> Tensor:
+    return _dense(parts, dtype)[slice(*span)].clone()
+
+
 class _OneDnnWeight:
     """A weight [out, in] as oneDNN wants it."""
 
@@ -116,7 +121,7 @@ class _HalfWeight:
     """A float32 weight [out, in] that float16 can hold, once scaled by a power of two, and FBGEMM's float32 products with it.
 
     The few numbers that are so much smaller than the largest that float16 has no exact place for them are kept beside it for
-    `dense`; in products they are off by less than the largest x 2^-39, far below float32's own rounding.
+    `dense`; in products they are off by less than the largest of their row x 2^-39, far below float32's own rounding.
     """
 
     def __init__(self, weight: Tensor) -> None:
@@ -133,7 +138,8 @@ class _HalfWeight:
         odd: tuple[Tensor, ...] = ()
         if not torch.equal(half, scaled):
             odd = (half != scaled).nonzero(as_tuple=True)
-            if float((half[odd] - scaled[odd]).abs().amax()) > largest * self.scale * 2.0**-39:
+            rows = scaled.abs().amax(dim=1)  # a row of small weights is a number of its own, not a rounding of the others
+            if bool(((half[odd] - scaled[odd]).abs() > rows[odd[0]] * 2.0**-39).any()):
                 raise ValueError("float16 cannot hold the weight without loss")
         self.odd = (odd, weight[odd].clone() if odd else None)
         self.packed = torch.ops.quantized.linear_prepack_fp16(half, None)
@@ -197,7 +203,18 @@ def _pack(model: PreTrainedModel, layers: dict[str, nn.Linear], kernel: Kernel) 
     """Lay out all layers for the kernel; the number of those that would lose something and stay as they are."""
     layout: Layout = kernel.name  # type: ignore[assignment]
     head, shared, pages = model.get_output_embeddings(), _shared_weights(model), FilePages()
-    left = 0
+    left, pending = 0, Pending()
+    layers = dict(layers)
+    for group in list(find_groups(layers)):
+        if not shared.isdisjoint(layer.weight.data_ptr() for layer in group.values()):
+            continue
+        try:
+            undo = _pack_group(model, group, layout, pending, pages)
+        except ValueError:  # one by one some of them may go
+            continue
+        kernel._restorers.append(undo)
+        layers = {name: layer for name, layer in layers.items() if name not in group}
+        return_freed()
     for name, layer in sorted(layers.items(), key=lambda item: item[1] is head):  # the head comes last
         here, stretch, keep = layout, None, layer.weight.data_ptr() in shared
         halved = None
@@ -217,6 +234,26 @@ def _pack(model: PreTrainedModel, layers: dict[str, nn.Linear], kernel: Kernel) 
         kernel._restorers.append(_replace(model, name, layer, packed, keep=keep))
         return_freed()
     return left
+
+
+def _pack_group(
+    model: PreTrainedModel, group: dict[str, nn.Linear], layout: Layout, pending: Pending, pages: FilePages
+) -> Callable[[], None]:
+    """Lay out layers that read the same rows as one; gives the function that undoes it."""
+    packed = PackedLinear(joined(group), layout=layout)
+    sizes = [layer.out_features for layer in group.values()]
+    own, undoes, start = Group(packed, sizes, pending), [], 0
+    for number, (name, layer) in enumerate(group.items()):
+        dense = partial(_rows, packed.parts, layer.weight.dtype, start, start + sizes[number])
+        start += sizes[number]
+        pages.forget(layer.weight.detach())
+        undoes.append(_replace(model, name, layer, SiblingLinear(layer, own, number, dense), keep=False))
+
+    def undo() -> None:
+        for one in undoes:
+            one()
+
+    return undo
 
 
 def _fastest_kernel(layers: list[nn.Linear], choice: Choice) -> Kernel:
@@ -293,7 +330,7 @@ def _shared_weights(model: PreTrainedModel) -> set[int]:
 
 
 def _replace(
-    model: PreTrainedModel, name: str, layer: nn.Linear, packed: PackedLinear, *, keep: bool
+    model: PreTrainedModel, name: str, layer: nn.Linear, packed: PackedLinear | SiblingLinear, *, keep: bool
 ) -> Callable[[], None]:
     """Put `packed` in the place of `layer`; gives the function that undoes it. `keep`: the dense weight lives on elsewhere."""
     model.set_submodule(name, packed)
