@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lydite.engine.linear import PackedLinear
+from lydite.engine.siblings import SiblingLinear
 
 SIZES = (1024, 2048)
 
@@ -76,7 +77,7 @@ def product_weights(model: PreTrainedModel) -> tuple[int, int] | None:
     for module in model.modules():
         if module is head or isinstance(module, nn.Embedding):
             continue
-        if isinstance(module, PackedLinear):
+        if isinstance(module, PackedLinear | SiblingLinear):
             body += module.in_features * module.out_features
         else:
             body += sum(weight.numel() for weight in module.parameters(recurse=False) if weight.dim() >= 2)

@@ -255,18 +255,16 @@ class DecodeRun:
 
     def _read(self, states: Tensor, whole: bool) -> tuple[list[int], list[bool], Tensor | None]:
         """states [N, D] -> the most likely tokens, which rows are no numbers, and all logits [N, V] where asked for."""
-        best = torch.full((len(states),), -torch.inf, device=states.device)
-        token = torch.zeros(len(states), dtype=torch.int64, device=states.device)
-        bad = torch.zeros(len(states), dtype=torch.bool, device=states.device)
-        parts = []
+        tops, places, parts = [], [], []
         for start, _, logits in self.scorer.head.logits(states):
             top, where = logits.max(dim=1)  # not-a-number is the greatest
-            bad |= top.isnan()
-            better = top > best
-            token = torch.where(better, where + start, token)
-            best = torch.where(better, top, best)
+            tops.append(top)
+            places.append(where + start)
             if whole:
                 parts.append(logits)
+        best, stretch = torch.stack(tops).max(dim=0)  # of equal ones the first, as in each stretch
+        token = torch.stack(places).gather(0, stretch[None])[0]
+        bad = best.isnan()
         return token.tolist(), bad.tolist(), torch.cat(parts, dim=1) if whole else None
 
     def _leave(self, done: Sequence[tuple[int, Completion | Failure]]) -> None:

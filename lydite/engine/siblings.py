@@ -46,7 +46,7 @@ class Group:
         """rows [..., in] -> [..., outputs of layer `number`]"""
         pending = self.pending
         if pending.owner is not self or pending.rows is not rows or number not in pending.outputs:
-            outputs = self.joint(rows).split(self.sizes, dim=-1)
+            outputs = torch.split(self.joint(rows), self.sizes, dim=-1)
             pending.owner, pending.rows, pending.outputs = self, rows, dict(enumerate(outputs))
         out = pending.outputs.pop(number)
         if not pending.outputs:

@@ -21,7 +21,10 @@ def kinds(model: torch.nn.Module) -> Counter[str]:
 @pytest.mark.parametrize(("architecture", "groups"), [("llama", 2), ("qwen2", 2), ("gemma3", None), ("gpt2", 0)])
 def test_states_are_as_before_and_weights_come_back(architecture, groups) -> None:
     model = tiny_model(architecture)
-    for name, parameter in model.named_parameters():  # biases, as Qwen 2 has them for these layers alone, begin as zeros
+    for (
+        name,
+        parameter,
+    ) in model.named_parameters():  # biases, as Qwen 2 has them for these layers alone, begin as zeros
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
