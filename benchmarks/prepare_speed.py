@@ -9,10 +9,17 @@ both in batches of 1,000; with processes, and with the tokenizer's own threads. 
 looked for, as in the pipeline), and with all that it does by default and the rules of Gopher on top. Sides take turns, each in a
 process of its own; times are from the first line read to the last byte on disk, imports left out, by the clock and of the
 processors (of all processes of a side together, which a busy machine hardly moves). Every document's ids are compared.
+
+With --copies N both sides get N times the text, so that what a side does once (to start processes, to load a tokenizer) weighs
+less: the first copy as it is; each further one a shuffle of all parts of all documents of a language (seeded by the number of the copy), cut
+into documents of 3,000 characters again. Parts end behind . ! ? ; , or their Chinese forms, or a line break, so words and
+clauses are those of the text, and documents are others: no two are equal or nearly so. Such copies have no word that the first
+has not, as a larger natural text would have some.
 """
 
 import argparse
 import json
+import random
 import re
 import statistics
 import subprocess
@@ -100,6 +107,25 @@ def _joined(lines):
                 held, size = [], 0
 
 
+_PART = re.compile("[^.!?;,。！？；，\n]*[.!?;,。！？；，\n]*")
+
+
+def copied(texts: list[str], copies: int) -> list[str]:
+    """The texts, and shuffles of them."""
+    found = list(texts)
+    for number in range(1, copies):
+        parts = [part for text in texts for part in _PART.findall(text + "\n") if part]
+        random.Random(number).shuffle(parts)
+        held, size = [], 0
+        for part in parts:
+            held.append(part)
+            size += len(part)
+            if size >= 3000:
+                found.append("".join(held).strip())
+                held, size = [], 0
+    return list(dict.fromkeys(found))
+
+
 def train(texts: list[str], folder: Path) -> None:
     """A byte-level BPE tokenizer that both sides load."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -130,13 +156,13 @@ def run(python: str, code: str, top: Path, how: str, processes: int) -> dict:
         return json.loads(out.read_text())
 
 
-def measure(peer: str, texts: list[str], processes: int, rounds: int) -> dict[str, dict]:
-    """Seconds of each way, by turns, and what they made."""
+def measure(peer: str, texts: list[str], originals: int, processes: int, rounds: int) -> dict[str, dict]:
+    """Seconds of each way, by turns, and what they made. The tokenizer is trained on the first `originals` texts."""
     with tempfile.TemporaryDirectory() as name:
         top = Path(name)
         with open(top / "rows.jsonl", "w", encoding="utf-8") as file:
             file.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
-        train(texts, top / "tokenizer")
+        train(texts[:originals], top / "tokenizer")
         ways = {
             "processes": (peer, PEER),
             "threads": (peer, PEER),
@@ -163,6 +189,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=("English", "Chinese"), help="one of the two texts")
     parser.add_argument("--share", type=float, default=1.0, help="of the documents; less to try it")
+    parser.add_argument("--copies", type=int, default=1, help="the text so often, shuffled anew; 1 is as it is")
     parser.add_argument("--write", type=Path, help="a page with the marks prepare: begin and prepare: end")
     options = parser.parse_args()
     lines = [
@@ -174,8 +201,9 @@ def main() -> None:
         if options.only not in (None, language):
             continue
         texts = list(dict.fromkeys(texts))[: int(len(texts) * options.share)]
+        originals, texts = len(texts), copied(texts, options.copies)
         size = sum(len(text.encode()) for text in texts) / 1e6
-        found = measure(options.peer, texts, options.processes, options.rounds)
+        found = measure(options.peer, texts, originals, options.processes, options.rounds)
         equal = len(set(found["tokens"]["digests"]) & set(found["processes"]["digests"]))
         same = found["tokens"]["digests"] == found["processes"]["digests"]
         number = "all " + f"{len(texts):,}" if same else f"{equal:,} of {len(texts):,}"

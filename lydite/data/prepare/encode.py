@@ -8,11 +8,12 @@ sums of them say where each token starts. A document whose tokens do not add up 
 encoded with offsets.
 """
 
-import json
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
@@ -53,9 +54,9 @@ class Encoder:
 
     def __init__(self, folder: Path) -> None:
         self.tokenizer = load_tokenizer(folder)
-        self._lengths = _byte_lengths(self.tokenizer)
-        self._decoded = decoded_bytes(self.tokenizer)
-        self._words = word_encoder(self.tokenizer)
+        whole: dict[str, Any] = msgspec.json.decode(self.tokenizer.to_str())
+        self._lengths = _byte_lengths(self.tokenizer, whole)
+        self._words = word_encoder(self.tokenizer, whole)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """A text to its ids and sentence starts, in order. A text without any token has empty arrays."""
@@ -67,6 +68,10 @@ class Encoder:
             found.append(self._with_offsets(text) if starts is None else (ids, starts))
         return found
 
+    @functools.cached_property
+    def _decoded(self) -> NDArray[np.int64] | None:
+        return decoded_bytes(self.tokenizer)
+
     def align(self, text: str, ids: NDArray[np.uint32]) -> Encoded:
         """Ids that were there before, with the sentences of the text that they decode to; one where that cannot be seen."""
         starts = None if self._decoded is None else _starts(text, ids, self._decoded)
@@ -74,7 +79,7 @@ class Encoder:
 
     def _ids(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         """The ids of every text: by remembered words where that can be, else in one batch."""
-        found = [self._words.encode(text) if self._words else None for text in texts]
+        found = self._words.encode(texts) if self._words else [None] * len(texts)
         left = [text for text, ids in zip(texts, found, strict=True) if ids is None]
         batch = iter(self.tokenizer.encode_batch_fast(left, add_special_tokens=False) if left else [])
         return [np.array(next(batch).ids, np.uint32) if ids is None else ids for ids in found]
@@ -109,9 +114,8 @@ def _in_bytes(text: str, places: list[int]) -> NDArray[np.int64]:
     return np.cumsum([len(text[start:end].encode()) for start, end in edges])
 
 
-def _byte_lengths(tokenizer: Tokenizer) -> NDArray[np.int64] | None:
+def _byte_lengths(tokenizer: Tokenizer, whole: dict[str, Any]) -> NDArray[np.int64] | None:
     """UTF-8 bytes of every token of a byte-level tokenizer that changes nothing before; None for others."""
-    whole: dict[str, Any] = json.loads(tokenizer.to_str())
     levels = _byte_level(whole, "pre_tokenizer", "pretokenizers")
     if whole.get("normalizer") or not levels or any(level.get("add_prefix_space") for level in levels):
         return None
@@ -120,7 +124,7 @@ def _byte_lengths(tokenizer: Tokenizer) -> NDArray[np.int64] | None:
 
 def decoded_bytes(tokenizer: Tokenizer) -> NDArray[np.int64] | None:
     """UTF-8 bytes that every token decodes to, where the decoder is byte-level; None for others."""
-    found = _byte_level(json.loads(tokenizer.to_str()), "decoder", "decoders")
+    found = _byte_level(msgspec.json.decode(tokenizer.to_str()), "decoder", "decoders")
     return _alphabet_lengths(tokenizer) if found else None
 
 
