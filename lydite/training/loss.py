@@ -9,7 +9,9 @@ Contract: the sum of nats, float32, over rows that are all labelled (whoever cal
 float32 whatever the weights are. Products run in the dtype of the states, or in that of autocast.
 torch 2.13 has a `linear_cross_entropy` of this kind, without label smoothing; we take PyTorch from 2.9 on.
 
-Shapes: N labelled positions, D width of states, V vocabulary, C rows of a chunk, R rows of a block.
+Rows of states beyond the labels are filling: they add nothing and get no gradient.
+
+Shapes: N labelled positions, P states, D width of states, V vocabulary, C rows of a chunk, R rows of a block.
 """
 
 from typing import Any
@@ -35,12 +37,14 @@ def vocab_loss(
     label_smoothing: float = 0.0,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Tensor:
-    """Sum of nats over N positions, float32: states [N, D], weight [V, D], bias [V] or None, labels [N] in 0..V-1.
+    """Sum of nats over N positions, float32: states [P, D], weight [V, D], bias [V] or None, labels [N] in 0..V-1,
+    N <= P.
 
     `label_smoothing` mixes so much of the uniform distribution into each label (Szegedy et al. 2016).
     """
     assert states.dim() == 2, states.shape
-    assert labels.shape == states.shape[:1], labels.shape
+    assert labels.dim() == 1, labels.shape
+    assert len(labels) <= len(states), labels.shape
     if torch.is_autocast_enabled(states.device.type):
         # Casts are differentiable, so each gradient arrives in the dtype of its own tensor.
         dtype = torch.get_autocast_dtype(states.device.type)
@@ -89,7 +93,7 @@ def _run(
     chunk_rows: int,
     wanted: tuple[bool, bool, bool],
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None, Tensor | None]]:
-    """The loss and the gradients of states [N, D], weight [V, D] (float32) and bias [V] (float32), where wanted."""
+    """The loss and the gradients of states [P, D], weight [V, D] (float32) and bias [V] (float32), where wanted."""
     total = states.new_zeros((), dtype=torch.float32)
     for_states = torch.empty_like(states) if wanted[0] else None
     for_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
@@ -98,7 +102,9 @@ def _run(
     for start in range(0, len(states), chunk_rows):
         rows = slice(start, start + chunk_rows)
         logits_CV = linear(states[rows], weight, fitting)
-        total += _to_gradient(logits_CV, labels[rows], smoothing, any(wanted))
+        chosen = labels[rows]
+        total += _to_gradient(logits_CV[: len(chosen)], chosen, smoothing, any(wanted))
+        logits_CV[len(chosen) :] = 0
         if for_states is not None:
             torch.mm(logits_CV, weight, out=for_states[rows])
         if for_weight is not None:

@@ -1,6 +1,7 @@
 """Memory given back and embeddings in half precision: nothing is lost, whatever happens."""
 
 import copy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -138,3 +139,38 @@ def test_a_head_that_float16_cannot_hold_gives_the_embedding_back():
     kernel.restore()
     assert torch.equal(model.get_input_embeddings().weight, expected)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+GROWTH = """
+import sys
+{first}
+import torch
+from pathlib import Path
+rows, weight = torch.randn(500, 640).to(torch.bfloat16), torch.randn(2048, 640).to(torch.bfloat16)
+packed = torch.ops.mkldnn._reorder_linear_weight(weight, 512)
+def held():
+    for count in range(held.last, held.last - 150, -1):  # ever smaller ones, so that what is new takes no more than what is old
+        torch.ops.mkldnn._linear_pointwise(rows[:count], packed, None, "none", [], "")
+        torch.nn.functional.linear(rows[:count], weight)
+    held.last = count
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+held.last = 500
+before = held()
+print((held() - before) / 2**20)
+"""
+"""MiB that products of 150 more shapes take once 150 are known."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says what a process holds")
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
+def test_products_of_ever_new_shapes_hold_no_more_memory():
+    def growth(first: str) -> float:
+        clean = (
+            "import os; [os.environ.pop(n, None) for n in ('LRU_CACHE_CAPACITY', 'ONEDNN_PRIMITIVE_CACHE_CAPACITY')]"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", GROWTH.format(first=f"{clean}; {first}")], capture_output=True, text=True, check=True
+        )
+        return float(done.stdout)
+
+    assert growth("import lydite") < max(30, growth("pass") / 4)

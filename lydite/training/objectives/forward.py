@@ -27,6 +27,9 @@ from lydite.errors import ModelError
 from lydite.training.batch import IGNORE
 from lydite.training.loss import vocab_loss
 
+MULTIPLE = 64
+"""Labelled positions are filled up to a multiple of this: oneDNN keeps code and buffers for each of the last 1,024 shapes of a
+product, which came to 13 MB a step where masks label another number of positions every step."""
 _FACTORS: WeakKeyDictionary[nn.Module, float | None] = WeakKeyDictionary()
 """By network, what its logits are multiplied with after the output embedding; None: they are changed in another way."""
 
@@ -90,14 +93,20 @@ def token_logits(output: Any) -> Tensor:
     )
 
 
+def filling(count: int) -> int:
+    """Positions that are added to `count` labelled ones."""
+    return -count % MULTIPLE
+
+
 class _Hooks(ExitStack):
-    """While entered: only labelled positions reach the head, and their states [N, D] go to `take`."""
+    """While entered: only labelled positions (and a few that fill them up) reach the head; their states [P, D] go to `take`."""
 
     def __init__(self, network: PreTrainedModel, labels: Tensor, take: Callable[[Tensor, nn.Linear], None]) -> None:
         super().__init__()
         head = network.get_output_embeddings()
         chosen = (labels.reshape(-1) != IGNORE).nonzero().squeeze(1)
         everything = len(chosen) == labels.numel()
+        chosen = torch.cat([chosen, chosen.new_zeros(filling(len(chosen)))])
         reduced = False
 
         def reduce(states: Tensor) -> Tensor:
@@ -173,7 +182,9 @@ def _factor(network: PreTrainedModel, inputs: dict[str, Any], labels: Tensor) ->
     finally:
         for module in training:
             module.training = True
-    if len(seen) != 1 or len(seen[0]) != int((marked != IGNORE).sum()) or len(made_up) != 1:
+    count = int((marked != IGNORE).sum())
+    wanted = count if count == marked.numel() else count + filling(count)
+    if len(seen) != 1 or len(seen[0]) != wanted or len(made_up) != 1:
         return None
     if logits.shape != made_up[0].shape:
         return None
