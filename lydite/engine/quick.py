@@ -89,7 +89,7 @@ def quick_splitter(tokenizer: Tokenizer) -> Splitter | None:
     alone = model["type"] == "BPE" and not model["merges"] and not model.get("end_of_word_suffix")
     if cutter == single and (model["type"] == "WordLevel" or alone):
         return _Characters(known)
-    words = word_encoder(tokenizer)
+    words = word_encoder(tokenizer, whole)
     return None if words is None else _Remembered(words)
 
 
@@ -161,8 +161,9 @@ class _Remembered:
         self._words = words
 
     def texts(self, pairs: Sequence[Pair]) -> list[Text | None]:
-        found: list[Text | None] = []
-        for context, continuation in pairs:
-            ids = None if context else self._words.encode(continuation)
-            found.append(None if ids is None else Text(ids.view(np.int32), None))
+        found: list[Text | None] = [None] * len(pairs)
+        bare = [place for place, (context, _) in enumerate(pairs) if not context]
+        for place, ids in zip(bare, self._words.encode([pairs[place][1] for place in bare]), strict=True):
+            if ids is not None:
+                found[place] = Text(ids.view(np.int32), None)
         return found
