@@ -250,6 +250,23 @@ def test_a_complete_corpus_is_found_and_never_overwritten(tmp_path):
     assert open_corpus(tmp_path / "c", verify=True).hash == first.hash
 
 
+@pytest.mark.parametrize("harm", ["other byte", "torn", "lost", "sums torn", "sums lost"])
+def test_a_piece_that_a_power_cut_harmed_is_encoded_anew(tmp_path, monkeypatch, harm):
+    source = jsonl(tmp_path / "a.jsonl", DOCUMENTS)
+    monkeypatch.setattr(run, "_merge", lambda *rest: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "c", [source])
+    monkeypatch.undo()
+    piece = tmp_path / "c" / WORK / "piece-0000"
+    file = piece if "sums" in harm else piece.with_name("piece-0000.train.tokens")
+    data = file.read_bytes()
+    if "lost" in harm:
+        file.unlink()
+    else:
+        file.write_bytes(data[:-9] if "torn" in harm else bytes([data[0] ^ 1]) + data[1:])
+    assert make(tmp_path / "c", [source]).hash == make(tmp_path / "d", [source]).hash
+
+
 def test_work_on_other_settings_is_begun_anew(tmp_path, monkeypatch):
     source = jsonl(tmp_path / "a.jsonl", DOCUMENTS)
     monkeypatch.setattr(run, "_merge", lambda *rest: (_ for _ in ()).throw(KeyboardInterrupt))
