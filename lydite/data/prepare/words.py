@@ -8,7 +8,7 @@ token, go through `tokenizers`. And the first texts are encoded both ways: a dif
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ _MOST = 1 << 19
 """Words that are remembered."""
 _SHORT = 16
 """Bytes of a word that is one key of the table."""
+_BATCH = 1 << 18
+"""Characters of texts that are encoded together."""
 _CHECKED = 8
 """Texts of each kind that are encoded both ways."""
 _MASKS = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
@@ -140,6 +142,19 @@ def _keys(data: bytes, starts: NDArray[np.int64], lengths: NDArray[np.int64]) ->
     return [first, second]
 
 
+def _batches(places: list[int], texts: Sequence[str]) -> Iterator[list[int]]:
+    """Places of texts that are encoded together: memory does not grow with their number."""
+    held, size = list[int](), 0
+    for place in places:
+        if held and size + len(texts[place]) > _BATCH:
+            yield held
+            held, size = [], 0
+        held.append(place)
+        size += len(texts[place])
+    if held:
+        yield held
+
+
 class WordEncoder:
     """`encode` gives the ids of texts, or None where `tokenizers` has to."""
 
@@ -161,10 +176,10 @@ class WordEncoder:
         fit = [place for place, text in enumerate(texts) if self._fits(text)]
         is_clauses = {place: not texts[place].isascii() and is_han(texts[place]) for place in fit}
         for kind in (False, True):
-            some = [place for place in fit if is_clauses[place] == kind]
-            if some and self._agrees[kind]:
-                for place, ids in zip(some, self._encode([texts[place] for place in some], kind), strict=True):
-                    found[place] = self._checked(texts[place], ids, kind)
+            for some in _batches([place for place in fit if is_clauses[place] == kind], texts):
+                if self._agrees[kind]:
+                    for place, ids in zip(some, self._encode([texts[place] for place in some], kind), strict=True):
+                        found[place] = self._checked(texts[place], ids, kind)
         return found
 
     @functools.cached_property

@@ -84,6 +84,8 @@ def test_words_are_remembered_and_forgotten(tmp_path, monkeypatch):
     encoder = Encoder(tmp_path)
     for text in texts:
         assert encoder.encode([text])[0][0].tolist() == plain.encode(text).ids
+    monkeypatch.setattr("lydite.data.prepare.words._BATCH", 1000)  # many texts are encoded in several batches
+    assert [ids.tolist() for ids, _ in encoder.encode(texts)] == [plain.encode(text).ids for text in texts]
 
 
 def test_cutting_is_that_of_the_expression():
