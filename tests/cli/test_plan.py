@@ -1,6 +1,7 @@
 """`lydite plan`: the screen, JSON, mistakes."""
 
 import json
+import logging
 
 import pytest
 
@@ -97,3 +98,21 @@ def test_numbers_as_they_are_read():
         "2 h 5 min",
         "3 d 0 h",
     )
+
+
+def test_transformers_own_warnings_stay_away(files, capsys):
+    """GPT-2's special tokens lie beyond a small vocabulary, of which a plan has no need."""
+    said: list[str] = []
+
+    class Ear(logging.Handler):
+        def emit(self, record):
+            said.append(record.getMessage())
+
+    logger, ear = logging.getLogger("transformers"), Ear()
+    logger.addHandler(ear)
+    try:
+        code, _, _ = run(capsys, files[0], "--machine", files[1], "--set", "model.vocab_size=300")
+    finally:
+        logger.removeHandler(ear)
+    assert code == 0
+    assert said == []

@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM,
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from lydite.errors import UserError
+from lydite.models.checkpoint import quiet
 from lydite.training.plan.recipe import Recipe, Training
 from lydite.types import Record
 
@@ -64,6 +65,7 @@ class NoHead(nn.Identity):
     bias = None
 
 
+@quiet()
 def make_config(recipe: Recipe, folder: Path) -> Any:
     """The configuration of [model]: a config.json, or a family with its own keys. Raises UserError."""
     model = dict(recipe.model)
@@ -118,6 +120,7 @@ def objective_of(config: Any, training: Training) -> str:
     return "causal"
 
 
+@quiet()
 def make_network(config: Any, objective: str, *, attention: str = "sdpa") -> Any:
     """The model on the device that is current. Raises UserError where the family has no such head."""
     try:
