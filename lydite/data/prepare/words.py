@@ -56,6 +56,11 @@ class _Memory:
 
     def encode(self, data: bytes, starts: NDArray[np.int64]) -> tuple[Ids, NDArray[np.int64]]:
         """Words that begin at `starts` [words] of `data` to ids [tokens] and the number of tokens of each [words]."""
+        if len(starts) > self._most // 2:  # more than may be new at one time
+            middle = len(starts) // 2
+            place = int(starts[middle])
+            halves = self.encode(data[:place], starts[:middle]), self.encode(data[place:], starts[middle:] - place)
+            return np.concatenate([half[0] for half in halves]), np.concatenate([half[1] for half in halves])
         lengths = np.diff(np.r_[starts, len(data)])
         if self._table.size + len(starts) > self._most or len(self._long) > self._most:
             self._begin()
