@@ -26,6 +26,7 @@ from lydite.training.log import Line
 from lydite.training.loop import Job, Loop, OnEval
 from lydite.training.network import build_network
 from lydite.training.objectives import Mixture, Objective, make_objective
+from lydite.training.objectives.causal import Causal, labels_around
 from lydite.training.recipe import DataTable, ModelTable, Recipe, config_of, decides, is_counted
 
 SCHEMA = 1
@@ -127,11 +128,18 @@ def _job(recipe: Recipe, folder: Path, world: World, data: Data) -> Job:
     if table.compile:
         for block in blocks(network):
             block.compile()
-    size = 0.0
-    if data.validation is not None and names == ["causal"]:
-        ends = len(data.validation) if recipe.objective[0].get("end_of_document", True) else 0
-        size = data.validation_bytes / (data.validation_tokens + ends)
+    size = bytes_per_label(recipe, data)
     return Job(recipe, folder, world, network, data.tokenizer, train, validation, bytes_per_label=size)
+
+
+def bytes_per_label(recipe: Recipe, data: Data) -> float:
+    """UTF-8 bytes of the validation text for each of its labels; 0 where the loss is no likelihood of that text."""
+    [first, *more] = recipe.objective
+    if data.validation is None or more or first["name"] != "causal" or "corpus" in first:
+        return 0.0
+    settings = msgspec.convert({key: first[key] for key in first if key not in ("name", "weight")}, Causal)
+    labels = data.validation_tokens + len(data.validation) * labels_around(data.tokenizer, settings)
+    return data.validation_bytes / labels if labels > 0 else 0.0
 
 
 def attended(recipe: Recipe, device: str) -> ModelTable:

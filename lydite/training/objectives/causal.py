@@ -6,7 +6,8 @@ Three ways to lay out documents (`layout`):
   (nanoGPT's way). Every token is predicted once an epoch; a block may begin inside a document and hold the next one too.
 - `packed`: whole documents side by side in rows of `context` positions, none seeing another: positions start again at 0,
   and attention is block-diagonal. Only documents longer than a row are cut. Rows are filled by best fit, so little is
-  padding. The loss equals that of each document alone.
+  padding. The loss equals that of each document alone, from BOS on; a tokenizer without a BOS of its own has its
+  end-of-document token there, with which a text that is scored begins too.
 - `streams`: the stream cut into `streams` long lanes; row b of a step continues row b of the step before, and the network's
   state is handed on (truncated backpropagation through time, for the LSTM). While training a row begins from nothing with
   probability `reset_prob`: every text that is scored begins so, and a network that never does drifts to states from which
@@ -65,6 +66,21 @@ def borders(tokenizer: Any, end_of_document: bool) -> tuple[list[int], list[int]
     return [] if bos is None or bos == eos else [bos], [eos]
 
 
+def packed_borders(tokenizer: Any, end_of_document: bool) -> tuple[list[int], list[int]]:
+    """`borders` of documents of which none sees another: something stands before each, or its first token would never be
+    predicted, and what a text that is scored begins with would never be seen."""
+    before, after = borders(tokenizer, end_of_document)
+    return before or after, after
+
+
+def labels_around(tokenizer: Any, settings: Causal) -> int:
+    """How many labels each document has beside its own tokens: its end, and BOS where it follows another document. (-1: its
+    first token is none.)"""
+    if settings.layout == "packed":
+        return sum(map(len, packed_borders(tokenizer, settings.end_of_document))) - 1
+    return sum(map(len, borders(tokenizer, settings.end_of_document)))
+
+
 class CausalBlocks(Stateless):
     """Layout `blocks`."""
 
@@ -103,7 +119,7 @@ class CausalPacked(Stateless):
 
     def __init__(self, documents: Documents, tokenizer: Any, settings: Causal, seed: int) -> None:
         self.context = settings.context
-        stream = Stream(documents, *borders(tokenizer, settings.end_of_document))
+        stream = Stream(documents, *packed_borders(tokenizer, settings.end_of_document))
         self._packing = Packing(stream, settings.context, seed)
 
     def num_examples(self, epoch: int) -> int:

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from lydite.errors import UserError
 from lydite.training.batch import IGNORE, Loss, Part
 from lydite.training.objectives import forward, make_objective
+from lydite.training.objectives.causal import Causal, labels_around
 from lydite.training.objectives.packing import best_fit
 from tests.training.objectives.networks import VOCAB, Tokenizer, batches, corpus, network, same_loss
 
@@ -71,12 +72,41 @@ def test_examples_are_functions_of_their_key():
 def test_packed_rows_predict_every_token_of_every_document_once():
     documents = corpus(LENGTHS)
     objective = make_objective("causal", documents, Tokenizer(), {"context": 32, "layout": "packed"})
-    wanted = sorted(
-        pair for document in documents for pair in zip(document.tolist(), [*document.tolist()[1:], 1], strict=True)
-    )
+    wanted = sorted(pair for document in documents for pair in itertools.pairwise([1, *document.tolist(), 1]))
     for epoch in range(2):
         assert sorted(predicted(objective, epoch)) == wanted
-    assert objective.num_examples(0) == -(-sum(LENGTHS) // 32)  # no row more than the arithmetic asks
+    assert objective.num_examples(0) == -(-sum(n + 1 for n in LENGTHS) // 32)  # no row more than the arithmetic asks
+
+
+def test_packed_documents_begin_as_texts_that_are_scored_do():
+    """Each with BOS, or with what stands there where the tokenizer has none: nothing else comes before its first token."""
+    documents = corpus(LENGTHS)
+    for bos, first in ((None, 1), (1, 1), (2, 2)):
+        tokenizer = Tokenizer()
+        tokenizer.bos_token_id = bos
+        settings = {"context": 100, "layout": "packed"}
+        pairs = predicted(make_objective("causal", documents, tokenizer, settings))
+        assert sorted(after for before, after in pairs if before == first) == sorted(d[0] for d in documents)
+        assert len(pairs) == sum(LENGTHS) + len(LENGTHS)
+    settings["end_of_document"] = False
+    pairs = predicted(make_objective("causal", documents, Tokenizer(), settings))
+    assert len(pairs) == sum(LENGTHS) - len(LENGTHS)
+
+
+@pytest.mark.parametrize("bos", [None, 2])
+@pytest.mark.parametrize("layout", ["blocks", "packed", "streams"])
+def test_labels_are_counted_as_they_are_made(layout, bos):
+    """So bits per byte divide the nats of an epoch by the bytes of its text, BOS and ends counted where they are predicted."""
+    documents = corpus([30] * 40)
+    tokenizer = Tokenizer()
+    tokenizer.bos_token_id = bos
+    for end in (True, False):
+        settings = {"context": 6, "layout": layout, "end_of_document": end} | (
+            {"streams": 1} if layout == "streams" else {}
+        )
+        pairs = predicted(make_objective("causal", documents, tokenizer, settings))
+        wanted = 40 * (30 + labels_around(tokenizer, Causal(**settings)))
+        assert wanted - 12 <= len(pairs) <= wanted  # blocks leave room for an offset
 
 
 def test_best_fit_is_never_worse_than_known_packings():
@@ -99,7 +129,7 @@ def test_the_loss_of_packed_documents_is_that_of_each_alone(kind, attention):
     alone = sum(
         net(input_ids=ids, labels=ids).loss * (ids.shape[1] - 1)
         for document in documents
-        for ids in [torch.tensor([[*document.tolist(), 1]])]
+        for ids in [torch.tensor([[1, *document.tolist(), 1]])]
     )
     torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-4)
     gradients = []
