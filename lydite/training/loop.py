@@ -41,6 +41,7 @@ from lydite.training.recipe import Recipe
 from lydite.training.schedules import factor
 from lydite.training.speed import Work
 from lydite.training.step import Step, Sums, full, validation_loss
+from lydite.training.unigram import Labels
 
 OnEval = Callable[[Path, int], Sequence[Line]]
 """Judges the checkpoint folder that it is given at that step; lines for the log come back."""
@@ -97,6 +98,7 @@ class Loop:
             seed=table.seed,
         )
         self.guard = Guard(table)
+        self.labels = Labels()
         self.checkpoints = Checkpoints(
             job.folder, rank=self.world.rank, size=self.world.size, barrier=self.world.barrier
         )
@@ -123,7 +125,8 @@ class Loop:
                 self._train_step()
                 step, last = self.state.step, self.state.step == self.table.max_steps
                 every = self.recipe.eval.every
-                if last or (every and step % every == 0):  # before it is saved, so that it is not done twice
+                # Before it is saved, so that it is not done twice; the mean of checkpoints is judged when there is one.
+                if (last and self.table.average != "last") or (every and step % every == 0):
                     self._validate()
                 # Several processes must agree on the step; they do when they count the next one's labels.
                 told = self.all_told if self.world.size > 1 else self.told
@@ -132,6 +135,8 @@ class Loop:
                 if told and not last:
                     raise Interrupted(f"interrupted after step {step}, which is saved")
             self._finish(out)
+            if self.world.leads and self._is_plain and (hint := self.labels.hint(self.guard.losses)):
+                self.job.say(hint)
             self._write(EventLine(step=self.state.step, what="finished", peak_memory_bytes=resident_peak()))
         return out
 
@@ -139,6 +144,13 @@ class Loop:
         """Whether all steps are done, or patience is at an end."""
         patience = self.recipe.eval.patience
         return self.state.step >= self.table.max_steps or bool(patience and self.state.num_worse >= patience)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the loss is the mean of nats a label and nothing else."""
+        return list(self.step_module.shape) == ["tokens"] and not any(
+            table.get("label_smoothing", 0.1 if table["name"] == "seq2seq" else 0) for table in self.recipe.objective
+        )
 
     def _write(self, *lines: Line) -> None:
         if self.world.leads:
@@ -169,6 +181,7 @@ class Loop:
             sums.add(parts, self.step_module.shape)
         sums = sums.over(self.world)
         loss = sums.loss()
+        self.labels.add(batches)
         with self.world.wire():
             norm = clip(self.weights.grads(), self.table.max_grad_norm)
         rate = self._learning_rate(step)
@@ -356,7 +369,8 @@ class Loop:
             self._load(self.checkpoints.path(self.state.best_step))
             tensors = self._averaged()
         elif self.table.average == "last":
-            tensors = mean_of(self.checkpoints.whole()[-self.table.average_last :])
+            self.weights.load(mean_of(self.checkpoints.whole()[-self.table.average_last :]))
+            self._validate()
         self._export(tensors, out)
 
     def _export(self, tensors: dict[str, Tensor], out: Path) -> None:

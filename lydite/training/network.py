@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
@@ -25,6 +26,7 @@ from lydite.training.recipe import ModelTable
 HEADS = {
     "causal": "AutoModelForCausalLM",
     "prefix": "AutoModelForCausalLM",
+    "prefix:encoder-decoder": "AutoModelForSeq2SeqLM",
     "permutation": "AutoModelForCausalLM",
     "masked": "AutoModelForMaskedLM",
     "seq2seq": "AutoModelForSeq2SeqLM",
@@ -34,7 +36,7 @@ HEADS = {
     "next_sentence": "AutoModelForPreTraining",
     "sentence_order": "AutoModelForPreTraining",
 }
-"""Class of transformers by objective. Objectives with a second task beside masks need the pre-training head."""
+"""Class of transformers by objective (recipe.kind_of). Objectives with a second task beside masks need the pre-training head."""
 
 
 def build_network(table: ModelTable, objectives: list[str], tokenizer: Any, seed: int) -> PreTrainedModel:
@@ -56,8 +58,17 @@ def build_network(table: ModelTable, objectives: list[str], tokenizer: Any, seed
             network = head.from_config(make_config(table, tokenizer), dtype=torch.float32, **options)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if "Unrecognized configuration class" in line:
+            line = (
+                f"transformers has no {head.__name__} of {table.family or table.init}, which {', '.join(objectives)} trains; "
+                "docs/objectives.md says which families learn what"
+            )
         raise ModelError(f"[model] cannot be built: {line}") from error
     assert isinstance(network, PreTrainedModel)
+    if network.config.is_encoder_decoder and head.__name__ != "AutoModelForSeq2SeqLM":
+        raise ModelError(
+            f"{type(network).__name__} is an encoder-decoder; {', '.join(objectives)} trains networks of one stack"
+        )
     size = network.get_input_embeddings().num_embeddings
     if size < len(tokenizer):
         raise ModelError(f"the network has {size} embeddings and the tokenizer {len(tokenizer)} tokens; set vocab_size")
@@ -94,11 +105,14 @@ def make_config(table: ModelTable, tokenizer: Any) -> PreTrainedConfig:
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     if tokenizer.pad_token_id is not None:
         special["pad_token_id"] = tokenizer.pad_token_id
+    if getattr(default, "forced_eos_token_id", None) is not None:  # what BART writes where it may write no more
+        special["forced_eos_token_id"] = tokenizer.eos_token_id
     chosen: dict[str, Any] = {"vocab_size": len(tokenizer), **special, **table.config}
     try:
         config = AutoConfig.for_model(table.family, **chosen)
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"model.config does not fit {table.family}: {error}") from error
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        line = str(error).strip().splitlines()[-1].strip()  # the last says what, those before where in the library
+        raise ModelError(f"model.config does not fit {table.family}: {line}") from error
     if config.is_encoder_decoder and "decoder_start_token_id" not in table.config:
         config.decoder_start_token_id = _start(table.family, default, special)
     return config

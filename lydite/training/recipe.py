@@ -205,6 +205,12 @@ COUNTED = ("ngram", "lydite_ngram")
 """Families that are counted and not trained."""
 
 
+def kind_of(objective: Mapping[str, Any]) -> str:
+    """An objective's name; `prefix:encoder-decoder` where that architecture was chosen, which is another network."""
+    name = str(objective["name"])
+    return f"{name}:encoder-decoder" if objective.get("architecture") == "encoder-decoder" else name
+
+
 def _counted(tables: Mapping[str, Any], shown: str) -> Mapping[str, Any]:
     """The recipe of an n-gram model with the tables that it does not need; UserError where it has them."""
     model = tables.get("model")

@@ -25,9 +25,10 @@ from lydite.training.distributed import World, blocks, check_shares, num_strange
 from lydite.training.log import Line
 from lydite.training.loop import Job, Loop, OnEval
 from lydite.training.network import build_network
-from lydite.training.objectives import Mixture, Objective, make_objective
-from lydite.training.objectives.causal import Causal, labels_around
-from lydite.training.recipe import DataTable, ModelTable, Recipe, config_of, decides, is_counted
+from lydite.training.objectives import OBJECTIVES, Mixture, Objective, make_objective
+from lydite.training.objectives.causal import labels_around
+from lydite.training.recipe import DataTable, ModelTable, Recipe, config_of, decides, is_counted, kind_of
+from lydite.training.step import before_first
 
 SCHEMA = 1
 BEGUN = "recipe.json"
@@ -82,6 +83,8 @@ def pretrain(
             if world.leads:  # only now: a recipe with a mistake must not take the folder
                 write_json(folder / BEGUN, begun)
             job.on_eval, job.on_line, job.say = on_eval, on_line, say
+            if world.leads and (doubt := untrained_positions(recipe, job.network)):
+                say(doubt)
             if measure:
                 job.work = speed.work_of(job.network)
                 own = speed.peak_of(recipe.training.dtype, world.device)
@@ -121,7 +124,7 @@ def _job(recipe: Recipe, folder: Path, world: World, data: Data) -> Job:
     validation = objective_of(recipe, data, "validation")
     if validation is None and (recipe.eval.every or recipe.eval.patience):
         raise UserError("eval.every needs validation data; add it to [data], or set eval.every = 0")
-    names = [str(one["name"]) for one in recipe.objective]
+    names = [kind_of(one) for one in recipe.objective]
     network = build_network(attended(recipe, world.device.type), names, data.tokenizer, table.seed)
     if table.gradient_checkpointing:
         network.gradient_checkpointing_enable({"use_reentrant": False})
@@ -137,9 +140,38 @@ def bytes_per_label(recipe: Recipe, data: Data) -> float:
     [first, *more] = recipe.objective
     if data.validation is None or more or first["name"] != "causal" or "corpus" in first:
         return 0.0
-    settings = msgspec.convert({key: first[key] for key in first if key not in ("name", "weight")}, Causal)
-    labels = data.validation_tokens + len(data.validation) * labels_around(data.tokenizer, settings)
+    labels = data.validation_tokens + len(data.validation) * labels_around(data.tokenizer, settings_of(first))
     return data.validation_bytes / labels if labels > 0 else 0.0
+
+
+def untrained_positions(recipe: Recipe, network: Any) -> str:
+    """In a line, that a fresh network takes longer rows than it is trained on, so that longer texts will be read at positions of
+    which it knows nothing; empty where it does not."""
+    config = network.config.get_text_config()
+    most = getattr(config, "max_position_embeddings", None)
+    far = getattr(config, "position", "") in ("relative", "alibi", "none")  # made to be read beyond
+    if recipe.model.init or far or not isinstance(most, int):
+        return ""
+    names = ("context", "max_source_length", "max_target_length")
+    settings = [settings_of(table) for table in recipe.objective]
+    rows = max(getattr(one, name, 0) for one in settings for name in names)
+    before = before_first(network)
+    if most <= rows + before:
+        return ""
+    key = type(config).attribute_map.get("max_position_embeddings", "max_position_embeddings")
+    return (
+        f"the network takes {most - before:,} positions and rows have {rows:,}: longer texts would be judged at positions that are "
+        f"never trained; set model.config.{key} = {rows + before}, or evaluate with --set max_tokens={rows}"
+    )
+
+
+def settings_of(table: Mapping[str, Any]) -> Any:
+    """The settings of an objective, which `make_objective` has accepted, with their defaults."""
+    return msgspec.convert(_own_settings(table), OBJECTIVES[str(table["name"])].settings)
+
+
+def _own_settings(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key not in ("name", "weight", "corpus")}
 
 
 def attended(recipe: Recipe, device: str) -> ModelTable:
@@ -159,7 +191,7 @@ def objective_of(recipe: Recipe, data: Data, split: Literal["train", "validation
         documents, targets = (own.train, own.targets) if split == "train" else (own.validation, own.validation_targets)
         if documents is None:
             return None
-        settings = {key: value for key, value in table.items() if key not in ("name", "weight", "corpus")}
+        settings = _own_settings(table)
         made = make_objective(name, documents, data.tokenizer, settings, recipe.training.seed, targets=targets)
         label = name if name not in members else f"{name}_{number}"
         members[label], weights[label] = made, float(table.get("weight", 1))

@@ -42,7 +42,7 @@ class Step(nn.Module):
         network: Any = inner(self.module)
         config = network.config.get_text_config()
         most = getattr(config, "max_position_embeddings", None)
-        before = _before_first(network)
+        before = before_first(network)
         if isinstance(most, int) and 0 < most < longest + before and "memory" not in str(error):
             key = type(config).attribute_map.get("max_position_embeddings", "max_position_embeddings")
             less = f" less the {before} that are never used" if before else ""
@@ -58,7 +58,7 @@ class Step(nn.Module):
         return ModelError(f"{name} does not compute in bfloat16 ({line}); set training.dtype = autocast")
 
 
-def _before_first(network: nn.Module) -> int:
+def before_first(network: nn.Module) -> int:
     """Positions before that of a row's first token: RoBERTa counts from behind its padding token's id."""
     tables = [part for name, part in network.named_modules() if name.endswith("position_embeddings")]
     ids = [table.padding_idx for table in tables if isinstance(table, nn.Embedding) and table.padding_idx is not None]

@@ -68,6 +68,8 @@ CASES = {
         {"name": "permutation", "context": 32},
     ),
     "t5": ("t5", T5, "t5", {"name": "span_corruption", "context": 12}),
+    "t5, prefix": ("t5", T5, "t5", {"name": "prefix", "context": 16, "architecture": "encoder-decoder"}),
+    "bart, prefix": ("bart", BART, "roberta", {"name": "prefix", "context": 16, "architecture": "encoder-decoder"}),
     "t5, pairs": ("t5", T5, "t5", {"name": "seq2seq", "label_smoothing": 0.0}),
     "bart": ("bart", BART, "roberta", {"name": "denoising", "context": 32}),
     "bart, pairs": ("bart", BART, "roberta", {"name": "seq2seq", "label_smoothing": 0.0}),

@@ -273,6 +273,26 @@ def test_last_checkpoints_are_averaged(text, tmp_path):
     two = [load_file(p / "model.safetensors")[name] for p in sorted((tmp_path / "checkpoints").iterdir())]
     assert len(two) == 2
     torch.testing.assert_close(load_file(out / "model.safetensors")[name], (two[0] + two[1]) / 2)
+    # What the log says last is the loss of what is saved.
+    still = {"max_steps": 1, "warmup_steps": 0, "learning_rate": 0.0}
+    pretrain(tiny_recipe(text, model={"family": "", "config": {}, "init": str(out)}, training=still), tmp_path / "same")
+    said, again = (
+        [line.loss for line in read_log(run) if isinstance(line, EvalLine)] for run in (tmp_path, tmp_path / "same")
+    )
+    assert said == pytest.approx(again, rel=1e-5)
+
+
+def test_positions_that_are_never_trained_are_told_of(text, tmp_path):
+    said = []
+    recipe = tiny_recipe(
+        text, model={"family": "gpt2", "config": {**MODEL, "n_positions": 64}}, training={"max_steps": 2}
+    )
+    pretrain(recipe, tmp_path / "long", say=said.append)
+    assert len(said) == 1
+    assert "takes 64 positions and rows have 16" in said[0]
+    assert "set model.config.n_positions = 16, or evaluate with --set max_tokens=16" in said[0]
+    pretrain(tiny_recipe(text, training={"max_steps": 2}), tmp_path / "fits", say=said.append)
+    assert len(said) == 1
 
 
 def test_continuing_from_a_checkpoint_of_transformers(text, tmp_path):

@@ -14,7 +14,7 @@ from lydite.data.prepare.run import prepare
 from lydite.models.own import register
 from lydite.training.network import head_class, make_config
 from lydite.training.objectives import OBJECTIVES
-from lydite.training.recipe import read_recipe
+from lydite.training.recipe import kind_of, read_recipe
 from tests.families import bytelevel
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -32,7 +32,7 @@ def test_fits_its_family(path, monkeypatch):
         return
     register()
     make_config(recipe.model, bytelevel())
-    names = [str(table["name"]) for table in recipe.objective]
+    names = [kind_of(table) for table in recipe.objective]
     head_class(names)
     for table in recipe.objective:
         settings = {key: value for key, value in table.items() if key not in ("name", "weight", "corpus")}

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lydite.errors import UserError
+from lydite.errors import ModelError, UserError
 from lydite.training.batch import IGNORE, Example, Loss, Part, TrainBatch, pad, padded_length
 from lydite.training.objectives.base import Documents, Objective, Stateless, generator
-from lydite.training.objectives.forward import token_loss
-from lydite.training.objectives.packing import Packing, check_packing
+from lydite.training.objectives.forward import inner, token_loss
+from lydite.training.objectives.packing import Packing, check_causal, check_packing
 from lydite.training.objectives.streams import Blocks, Stream
 from lydite.types import Record
 
@@ -102,6 +102,7 @@ class CausalBlocks(Stateless):
         return shifted([example.fields["tokens"] for example in examples], self.context)
 
     def loss(self, network: nn.Module, batch: TrainBatch) -> Loss:
+        check_causal(network, batch)
         total, _ = token_loss(network, batch.inputs, batch.targets["tokens"])
         return Loss({"tokens": Part(total, batch.counts["tokens"])})
 
@@ -146,6 +147,7 @@ class CausalPacked(Stateless):
         return TrainBatch(inputs, {"tokens": pad(labels, IGNORE, self.context)}, count, {"tokens": count})
 
     def loss(self, network: nn.Module, batch: TrainBatch) -> Loss:
+        check_causal(network, batch)
         check_packing(network, batch)
         total, _ = token_loss(network, batch.inputs, batch.targets["tokens"])
         return Loss({"tokens": Part(total, batch.counts["tokens"])})
@@ -196,6 +198,10 @@ class CausalStreams(Stateless):
         if state is not None:
             inputs["state"] = state
         total, output = token_loss(network, inputs, batch.targets["tokens"])
+        if getattr(output, "state", None) is None:
+            raise ModelError(
+                f'{type(inner(network)).__name__} hands on no state; set layout = "blocks", or take lydite_lstm'
+            )
         self._keep(places, output.state)
         return Loss({"tokens": Part(total, batch.counts["tokens"])})
 

@@ -1,4 +1,4 @@
-"""Documents side by side in one row, none seeing another.
+"""Documents side by side in one row, none seeing another; and whether a network sees what it must not.
 
 The rows of an epoch are planned at once, by best fit: pieces from the longest down, each into the row whose free room it
 fills best. The plan is a function of (seed, epoch); the number of rows is the same in every epoch.
@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lydite.errors import ModelError
 from lydite.training.batch import Ints, TrainBatch
@@ -18,6 +18,7 @@ from lydite.training.objectives.forward import inner, run, token_logits
 from lydite.training.objectives.streams import Stream, permutation
 
 _CHECKED: WeakSet[nn.Module] = WeakSet()
+_CAUSAL: WeakSet[nn.Module] = WeakSet()
 
 
 class Packing:
@@ -112,21 +113,46 @@ def check_packing(network: nn.Module, batch: TrainBatch) -> None:
     second = starts[row][1]
     other = ids.clone()
     other[:, :second] = (ids[:, :second] + 1) % int(ids.max() + 1 if ids.max() else 2)
-    training = [module for module in inside.modules() if module.training]
-    inside.eval()
-    try:
-        with torch.no_grad():
-            before, after = (
-                token_logits(run(inside, {"input_ids": tokens, "position_ids": positions[row : row + 1]})).float()
-                for tokens in (ids, other)
-            )
-    finally:
-        for module in training:
-            module.training = True
-    moved = (after - before).abs()
+    moved = _moved(inside, ids, other, {"position_ids": positions[row : row + 1]})
     # The shapes are the same, so what is computed apart is the same to the last bit.
     if float(moved[:, second:].max()) > 1e-5 * float(moved[:, :second].max()):
         raise ModelError(
             f'{type(inside).__name__} lets packed documents see each other; set layout = "blocks" for this architecture'
         )
     _CHECKED.add(inside)
+
+
+def check_causal(network: nn.Module, batch: TrainBatch) -> None:
+    """Raises ModelError where a token sees those behind it (BERT's kin, XLNet): the labels would be among what is seen. Tried
+    once for each network, on the beginning of a row, of which the second half is changed."""
+    inside = inner(network)
+    ids = batch.inputs["input_ids"][:1, :16]
+    if inside in _CAUSAL or ids.shape[1] < 2:
+        return
+    middle = ids.shape[1] // 2
+    other = ids.clone()
+    other[:, middle:] = (ids[:, middle:] + 1) % int(ids.max() + 1 if ids.max() else 2)
+    moved = _moved(inside, ids, other, {})
+    # Experts are given other tokens beside a row's own, so bfloat16 may round otherwise.
+    rounding = 1e-3 if any(weight.dtype == torch.bfloat16 for weight in inside.parameters()) else 1e-5
+    if float(moved[:, :middle].max()) > rounding * float(moved[:, middle:].max()):
+        raise ModelError(
+            f"{type(inside).__name__} lets a token see those behind it, which causal predicts; take a decoder (gpt2, llama), "
+            "for BERT and its kin set model.config.is_decoder = true, or take the objective masked (XLNet: permutation)"
+        )
+    _CAUSAL.add(inside)
+
+
+def _moved(network: nn.Module, ids: Tensor, other: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+    """How far the logits [1, L, V] of one row move when its tokens are others; the network is left in the mode it was in."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        with torch.no_grad():
+            before, after = (
+                token_logits(run(network, {"input_ids": tokens, **inputs})).float() for tokens in (ids, other)
+            )
+    finally:
+        for module in training:
+            module.training = True
+    return (after - before).abs()

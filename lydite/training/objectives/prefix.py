@@ -4,6 +4,10 @@ A text is cut at a random place. With `architecture = "encoder-decoder"` the pre
 decoder (T5, Raffel et al. 2020). With `decoder`, a network of one stack attends to all of the prefix from everywhere and
 causally to the rest (UniLM, Dong et al. 2019); loss on the rest alone. The end-of-sequence token stands where a document ends.
 
+What stands before and behind a text that is scored stands here too: for an encoder-decoder the tokenizer's special tokens around
+the prefix and before the rest, for a decoder what stands before documents in `causal`. A decoder is scored causally all through,
+as any decoder is; its prefix of one token is that case.
+
 The mask of a decoder is a matrix for each row, which transformers hands through to its attention; whether the network heeds
 it is tried once, and refused if not.
 """
@@ -20,10 +24,11 @@ from torch import Tensor, nn
 from lydite.errors import ModelError
 from lydite.training.batch import IGNORE, Example, Loss, Part, TrainBatch, pad
 from lydite.training.objectives.base import Documents, Stateless, generator
+from lydite.training.objectives.causal import borders, packed_borders
 from lydite.training.objectives.forward import inner, run, token_logits, token_loss
 from lydite.training.objectives.sequences import pair_batch, pair_example, pair_loss
 from lydite.training.objectives.streams import DocumentSource, SourceSettings, make_source
-from lydite.training.objectives.words import pad_id, special
+from lydite.training.objectives.words import around, pad_id, special
 
 _CHECKED: WeakSet[nn.Module] = WeakSet()
 
@@ -40,9 +45,16 @@ class PrefixLM(Stateless):
     def __init__(self, documents: Documents, tokenizer: Any, settings: Prefix, seed: int) -> None:
         self._settings, self._seed = settings, seed
         self._eos, self._pad = special(tokenizer, "eos_token"), pad_id(tokenizer)
-        # A row of a stream is one token longer where inputs and labels are the same text moved by one.
-        longer = settings.architecture == "decoder" and settings.layout == "stream"
-        self._source = make_source(documents, settings.context + longer, settings, seed, between=[self._eos])
+        self._around, self._front = around(tokenizer), around(tokenizer, target=True)[0]
+        is_stream = settings.layout == "stream"
+        if settings.architecture == "encoder-decoder":
+            self._before: list[int] = []
+            room = settings.context - max(sum(map(len, self._around)), len(self._front))
+        else:
+            self._before = (borders if is_stream else packed_borders)(tokenizer, True)[0]
+            # Inputs and labels are one text moved by one: a stream has a token more to read, a document its end.
+            room = settings.context + 1 if is_stream else settings.context - len(self._before)
+        self._source = make_source(documents, max(2, room), settings, seed, between=[self._eos], before=self._before)
 
     def num_examples(self, epoch: int) -> int:
         return len(self._source)
@@ -50,11 +62,14 @@ class PrefixLM(Stateless):
     def example(self, epoch: int, index: int) -> Example:
         """The prefix has at least one token, and so has the rest."""
         text = self._source.read(epoch, index)
-        if isinstance(self._source, DocumentSource) and self._source.is_end(epoch, index):
-            text = np.append(text, self._eos)
+        if isinstance(self._source, DocumentSource):
+            before = self._before if self._source.is_start(epoch, index) else []
+            after = [self._eos] if self._source.is_end(epoch, index) else []
+            text = np.concatenate([before, text, after]).astype(np.int64)
         cut = int(generator(self._seed, epoch, index).integers(1, len(text)))
         if self._settings.architecture == "encoder-decoder":
-            return pair_example(text[:cut], text[cut:])
+            source = np.concatenate([self._around[0], text[:cut], self._around[1]]).astype(np.int64)
+            return pair_example(source, np.concatenate([self._front, text[cut:]]).astype(np.int64))
         return Example({"tokens": text, "cut": np.array(cut)}, len(text) - 1)
 
     def collate(self, examples: Sequence[Example]) -> TrainBatch:

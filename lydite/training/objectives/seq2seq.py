@@ -2,7 +2,7 @@
 
 Around both stands what the tokenizer puts there (nothing and </s> in T5, <s> and </s> in BART), as `lydite evaluate` and
 transformers have it, and a target always ends with the end of a sequence. `label_smoothing` mixes so much of the uniform distribution into each label
-(Szegedy et al. 2016; 0.1 in Vaswani et al. 2017). Pairs longer than the network takes are cut at the end, and counted in
+(Szegedy et al. 2016; 0.1 in Vaswani et al. 2017) while training; a validation has none. Pairs longer than the network takes are cut at the end, and counted in
 `num_truncated`. Examples that stand together in an epoch are of like length, so that batches hold little padding.
 
 Contract: document i of `documents` (sources) belongs to document i of `targets`.

@@ -35,10 +35,11 @@ def pair_batch(examples: Sequence[Example], fill: int, limits: tuple[int | None,
 
 
 def pair_loss(network: nn.Module, batch: TrainBatch, label_smoothing: float = 0.0) -> Loss:
-    """Nats per target token."""
+    """Nats per target token; labels are smoothed while training alone, so that what is held out has the nats of its text."""
     labels = batch.targets["tokens"]
     inputs = {**batch.inputs, "decoder_input_ids": moved_right(network, labels)}
-    total, _ = token_loss(network, inputs, labels, label_smoothing=label_smoothing)
+    smoothing = label_smoothing if network.training else 0.0
+    total, _ = token_loss(network, inputs, labels, label_smoothing=smoothing)
     return Loss({"tokens": Part(total, batch.counts["tokens"])})
 
 

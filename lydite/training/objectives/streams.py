@@ -188,6 +188,10 @@ class DocumentSource:
             self._order = epoch, grouped_order(self.pieces.lengths, self._seed, epoch, self._group)
         return int(self._order[1][index])
 
+    def is_start(self, epoch: int, index: int) -> bool:
+        """Whether its document begins with it."""
+        return bool(self.pieces.start[self.piece(epoch, index)] == 0)
+
     def is_end(self, epoch: int, index: int) -> bool:
         """Whether its document ends with it."""
         piece = self.piece(epoch, index)
@@ -198,9 +202,14 @@ class DocumentSource:
 
 
 def make_source(
-    documents: Documents, size: int, settings: SourceSettings, seed: int, between: Sequence[int] = ()
+    documents: Documents,
+    size: int,
+    settings: SourceSettings,
+    seed: int,
+    between: Sequence[int] = (),
+    before: Sequence[int] = (),
 ) -> StreamSource | DocumentSource:
-    """Text of at most `size` tokens an example; `between` stands behind each document of a stream."""
+    """Text of at most `size` tokens an example; `before` and `between` stand before and behind each document of a stream."""
     if settings.layout == "stream":
-        return StreamSource(Stream(documents, after=between), size, seed)
+        return StreamSource(Stream(documents, before, between), size, seed)
     return DocumentSource(documents, size, seed, settings.group)

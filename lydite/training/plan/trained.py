@@ -16,7 +16,7 @@ _STEPS = 32
 _KINDS: dict[str, Objective] = {
     "causal": "causal", "prefix": "causal", "permutation": "causal",
     "masked": "masked", "next_sentence": "masked", "sentence_order": "masked", "replaced": "masked",
-    "seq2seq": "seq2seq", "denoising": "seq2seq", "span_corruption": "seq2seq",
+    "seq2seq": "seq2seq", "denoising": "seq2seq", "span_corruption": "seq2seq", "prefix:encoder-decoder": "seq2seq",
 }  # fmt: skip
 
 
@@ -24,7 +24,7 @@ def read_trained(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a training run; reads its data. Raises UserError."""
     from lydite.models.own import register
     from lydite.training.data import read_data
-    from lydite.training.recipe import is_counted, read_recipe
+    from lydite.training.recipe import is_counted, kind_of, read_recipe
     from lydite.training.start import objective_of
 
     recipe = read_recipe(path, overrides)
@@ -36,7 +36,7 @@ def read_trained(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     train = objective_of(recipe, data, "train")
     assert train is not None
     rows, shapes, labelled = _median_step(train, recipe)
-    name = str(recipe.objective[0]["name"])
+    name = kind_of(recipe.objective[0])
     model: dict[str, Any] = {"config": recipe.model.init}
     if recipe.model.family:
         model = {"family": recipe.model.family, "vocab_size": len(data.tokenizer), **recipe.model.config}
@@ -63,6 +63,7 @@ def read_trained(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def _median_step(train: Any, recipe: Any) -> tuple[int, tuple[int, int | None], float]:
     """Rows, lengths (the encoder's or only one, the decoder's), and the labelled share of the positions that have labels."""
     from lydite.training.feed import Feed
+    from lydite.training.recipe import kind_of
 
     table = recipe.training
     feed = Feed(
@@ -72,7 +73,7 @@ def _median_step(train: Any, recipe: Any) -> tuple[int, tuple[int, int | None], 
         window=table.length_window,
         seed=table.seed,
     )
-    two = _KINDS.get(str(recipe.objective[0]["name"])) == "seq2seq"
+    two = _KINDS.get(kind_of(recipe.objective[0])) == "seq2seq"
     found = []
     for _ in range(min(_STEPS, table.max_steps)):
         batch = train.collate(feed.next()[0])

@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lydite.errors import UserError
+from lydite.errors import ModelError, UserError
 from lydite.training.batch import IGNORE, Loss, Part
 from lydite.training.objectives import forward, make_objective
 from lydite.training.objectives.causal import Causal, labels_around
@@ -155,6 +156,23 @@ def test_an_architecture_that_would_let_packed_documents_meet_is_refused():
         objective.loss(Leaky(), next(batches(objective, 2)))
 
 
+@pytest.mark.parametrize("layout", ["blocks", "packed"])
+@pytest.mark.parametrize("kind", ["BertLMHeadModel", "XLNetLMHeadModel"])
+def test_a_network_that_sees_what_it_predicts_is_refused(kind, layout):
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    if kind == "XLNetLMHeadModel":
+        sizes = {"d_model": 16, "d_inner": 32, "n_layer": 2, "n_head": 2}
+    architecture = getattr(transformers, kind)
+    objective = make_objective("causal", corpus([200]), Tokenizer(), {"context": 32, "layout": layout})
+    net = architecture(architecture.config_class(vocab_size=VOCAB, **sizes)).train()
+    with pytest.raises(ModelError, match=r"see those behind it.*is_decoder = true"):
+        objective.loss(net, next(batches(objective, 2)))
+    assert net.training
+    if kind == "BertLMHeadModel" and layout == "blocks":
+        net = architecture(architecture.config_class(vocab_size=VOCAB, is_decoder=True, **sizes))
+        assert objective.loss(net, next(batches(objective, 2))).total() > 0
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "factor"),
     [
@@ -223,6 +241,12 @@ def test_streams_carry_their_state():
             split += again.loss(net, again.collate(examples)).parts["tokens"].sum.item()
     assert total == pytest.approx(wanted.item(), rel=1e-5)
     assert split == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_a_network_without_a_state_has_no_streams():
+    objective = make_objective("causal", corpus([101]), Tokenizer(), {"context": 16, "layout": "streams", "streams": 4})
+    with pytest.raises(ModelError, match='GPT2LMHeadModel hands on no state; set layout = "blocks"'):
+        objective.loss(network("gpt2"), next(batches(objective, 4)))
 
 
 def test_streams_begin_anew_now_and_then_while_training():

@@ -1,5 +1,7 @@
 """Objectives of encoder-decoders, and the prefix language model of a decoder."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -153,6 +155,25 @@ def test_only_what_follows_the_prefix_is_predicted(attention):
     torch.testing.assert_close(mine, causal, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("layout", ["stream", "documents"])
+def test_a_prefix_and_its_rest_stand_between_what_a_scored_text_stands_between(layout):
+    documents = plain([60, 9, 33, 14], seed=1)
+    settings = {"context": 16, "layout": layout}
+    pair = make_objective("prefix", documents, Framing(), settings | {"architecture": "encoder-decoder"})
+    for i in range(pair.num_examples(0)):
+        fields = pair.example(0, i).fields
+        source, target = fields["source"].tolist(), fields["target"].tolist()
+        assert (source[0], source[-1], target[0]) == (BOS, EOS, BOS)
+        assert 3 <= len(source) <= 16
+        assert 2 <= len(target) <= 16
+    alone = make_objective("prefix", documents, Framing(), settings)
+    rows = [alone.example(0, i).fields["tokens"].tolist() for i in range(alone.num_examples(0))]
+    assert max(map(len, rows)) <= 17
+    firsts = {after for row in rows for before, after in pairwise(row) if before == BOS}
+    assert firsts <= {int(document[0]) for document in documents}
+    assert len(firsts) == 4 if layout == "documents" else firsts
+
+
 def test_a_network_that_ignores_the_mask_is_refused():
     objective = decoder()
     batch = next(batches(objective, 3))
@@ -197,15 +218,6 @@ def test_pairs_stay_together_and_like_lengths_meet():
 
 
 def test_what_the_tokenizer_puts_around_a_text_stands_there():
-    class Framing(Tokenizer):
-        eos_token_id = EOS
-
-        def __call__(self, text=None, text_target=None, add_special_tokens=True):
-            ids = [9]
-            if text_target is not None:
-                return {"input_ids": [BOS, *ids]}
-            return {"input_ids": [BOS, *ids, EOS] if add_special_tokens else ids}
-
     sources, targets = plain([5, 30]), plain([6, 28], seed=1)
     objective = make_objective("seq2seq", sources, Framing(), {"max_source_length": 20}, targets=targets)
     fields = [objective.example(0, i).fields for i in range(2)]
@@ -216,13 +228,28 @@ def test_what_the_tokenizer_puts_around_a_text_stands_there():
     }
 
 
+class Framing(Tokenizer):
+    """Puts BOS and EOS around a text, BOS alone before a target."""
+
+    bos_token_id = BOS
+    eos_token_id = EOS
+
+    def __call__(self, text=None, text_target=None, add_special_tokens=True):
+        if text_target is not None:
+            return {"input_ids": [BOS, 9]}
+        return {"input_ids": [BOS, 9, EOS] if add_special_tokens else [9]}
+
+
 def test_label_smoothing_is_that_of_torch():
     objective = parallel(label_smoothing=0.1)
     net = network("bart")
     batch = next(batches(objective, 4))
     labels = batch.targets["tokens"]
     logits = net(**batch.inputs, labels=labels).logits
+    plain_loss = cross_entropy(logits.flatten(0, 1), labels.flatten())
     wanted = cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=0.1)
+    torch.testing.assert_close(objective.loss(net, batch).total(), plain_loss)  # held-out text is not smoothed
+    net.training = True  # it alone: no dropout
     same_loss(net, objective.loss(net, batch).total(), wanted)
 
 
