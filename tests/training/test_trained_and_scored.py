@@ -139,7 +139,9 @@ def test_a_family_without_the_head_is_one_line():
         build_network(ModelTable(family="gpt2"), ["masked"], tiny_tokenizer(), 0)
     with pytest.raises(ModelError, match="BartForConditionalGeneration is an encoder-decoder; masked trains"):
         build_network(ModelTable(family="bart", config=BART), ["masked"], bytelevel(), 0)
-    with pytest.raises(ModelError, match=r"model\.config does not fit gpt2: .*'n_layer' expected int, got str") as caught:
+    with pytest.raises(
+        ModelError, match=r"model\.config does not fit gpt2: .*'n_layer' expected int, got str"
+    ) as caught:
         make_config(ModelTable(family="gpt2", config={"n_layer": "two"}), tiny_tokenizer())
     assert "\n" not in str(caught.value)
 
