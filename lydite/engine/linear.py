@@ -138,9 +138,7 @@ class _HalfWeight:
         odd: tuple[Tensor, ...] = ()
         if not torch.equal(half, scaled):
             odd = (half != scaled).nonzero(as_tuple=True)
-            rows = scaled.abs().amax(
-                dim=1
-            )  # a row of small weights is a number of its own, not a rounding of the others
+            rows = scaled.abs().amax(dim=1)  # each output has a rounding of its own
             if bool(((half[odd] - scaled[odd]).abs() > rows[odd[0]] * 2.0**-39).any()):
                 raise ValueError("float16 cannot hold the weight without loss")
         self.odd = (odd, weight[odd].clone() if odd else None)
